@@ -1,0 +1,294 @@
+"""Every setting of OptiRAG, with its unit, its bounds and its default.
+
+One YAML file, read by `load_settings`, overridable by `section.key value` pairs from the command line. Unknown keys
+fail with the nearest valid name.
+"""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from optirag_core.errors import ConfigError
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=1)]
+Positive = Annotated[float, Field(gt=0.0)]
+
+
+class Section(BaseModel):
+    """A group of settings: immutable, and strict about unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class SyntheticSettings(Section):
+    """Size of the generated data set (BookCrossing's raw format)."""
+
+    num_users: Count = 1500
+    num_books: Count = 400
+    mean_ratings_per_user: Positive = 18.0
+
+
+class SplitSettings(Section):
+    """How interactions are divided into train / tune / validation / test (`optirag_core.data.splits`)."""
+
+    method: Literal["leave_last_out", "last_share", "time_cut"] = Field(
+        "last_share",
+        description="leave_last_out: a user's last interaction is test, the one before validation; "
+        "last_share: the last shares of every user's interactions; time_cut: one global cut by time",
+    )
+    validation_share: Share = 0.1
+    test_share: Share = 0.1
+    tune_share: Share = Field(
+        0.1, description="share of the training samples kept out of the graph as targets for the LLM (paper: < 10 %)"
+    )
+
+
+class DatasetSettings(Section):
+    """Where the interactions come from and which of them count as liked."""
+
+    source: Literal["synthetic", "bookcrossing", "amazon", "yelp", "tables"] = "synthetic"
+    path: str | None = Field(None, description="folder with the publisher's raw files; --data sets it")
+    header: Literal["auto", "none"] = Field("auto", description="BookCrossing: `none` reads files without header line")
+    category: str | None = Field(None, description="Amazon: file stem, e.g. Gift_Cards, when the folder holds several")
+    like_threshold: float = Field(3.0, description="label = rating > threshold (paper section 6)")
+    explicit_only: bool = Field(False, description="drop rating 0, which BookCrossing uses for implicit feedback")
+    max_malformed_share: Share = 0.01
+    min_history: Count = Field(3, description="past interactions that a sample needs (paper section 6)")
+    split: SplitSettings = SplitSettings()
+    synthetic: SyntheticSettings = SyntheticSettings()
+
+    @model_validator(mode="after")
+    def _path_when_raw(self) -> Self:
+        if self.source != "synthetic" and self.path is None:
+            raise ValueError(f"dataset.source {self.source} reads raw files: give --data DIR")
+        return self
+
+
+class RetrieverSettings(Section):
+    """GCN-Retriever (paper section 4, algorithm 1)."""
+
+    num_layers: Count = 3
+    embedding_dim: Count = 64
+    aggregate: Literal["mean", "last", "weighted"] = "mean"
+    layer_weights: tuple[float, ...] | None = Field(None, description="alpha_1..alpha_K for aggregate: weighted")
+    learning_rate: Positive = 0.01
+    l2: Annotated[float, Field(ge=0.0)] = 1e-4
+    batch_size: Count = Field(1024, description="BPR triples per step, summed over workers")
+    max_epochs: Count = 40
+    patience: Count = Field(4, description="epochs without a better validation loss before training stops")
+    index_factory: str = Field("Flat", description="FAISS factory string; Flat is exact")
+    num_similar_users: Annotated[int, Field(ge=0)] = 4
+
+    @model_validator(mode="after")
+    def _weights_match_layers(self) -> Self:
+        given = None if self.layer_weights is None else len(self.layer_weights)
+        if self.aggregate == "weighted" and given != self.num_layers:
+            raise ValueError(f"aggregate: weighted needs {self.num_layers} retriever.layer_weights, got {given or 0}")
+        return self
+
+
+class PromptSettings(Section):
+    """The prompt (paper section 9.1, tables 6-8)."""
+
+    template: str = Field("generic", description="books, amazon, yelp, generic, or the path of a .jinja file")
+    item_fields: tuple[str, ...] = Field((), description="generic template: item columns shown after the title")
+    max_history: Count = Field(15, description="interactions shown of the target user (paper section 9.1.1)")
+    max_similar_history: Count = Field(15, description="interactions shown of each similar user")
+    max_tokens: Count = Field(2048, description="prefix + longest suffix; the oldest history is dropped above it")
+    answer_yes: str = "yes"
+    answer_no: str = "no"
+
+
+class ShapeSettings(Section):
+    """Shape of the Llama that `llm.init: scratch` trains."""
+
+    hidden_size: Count = 128
+    intermediate_size: Count = 344
+    num_layers: Count = 6
+    num_heads: Count = 4
+    vocab_size: Count = 2048
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
+        return self
+
+
+class LlmSettings(Section):
+    """The LLM and its instruction tuning (paper section 5.2)."""
+
+    init: Literal["scratch", "pretrained"] = "scratch"
+    path: str | None = Field(None, description="init: pretrained: local folder or hub name")
+    tuning: Literal["full", "lora", "none"] = "full"
+    lora_rank: Count = 16
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 is for GPUs: 6-8x slower on CPUs")
+    shape: ShapeSettings = ShapeSettings()
+    epochs: Count = 1
+    max_steps: Count | None = None
+    batch_tokens: Count = Field(8192, description="padded tokens per optimiser step and worker")
+    learning_rate: Positive = 1e-3
+    warmup_share: Share = 0.05
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    history_loss_weight: Annotated[float, Field(ge=0.0)] = Field(
+        0.0, description="weight of predicting each shown rating from what precedes it; helps models from scratch"
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.init == "pretrained" and self.path is None:
+            raise ValueError("llm.init: pretrained needs llm.path (a local folder or a hub name)")
+        if self.init == "scratch" and self.tuning != "full":
+            raise ValueError(f"llm.init: scratch trains all weights: set llm.tuning: full, not {self.tuning}")
+        return self
+
+
+class ExitSettings(Section):
+    """Multi-head early exit (paper section 5, algorithm 2)."""
+
+    layers: tuple[Count, ...] = Field((5, 10, 15, 20, 25, 30), description="1-based exit layers (paper section 6)")
+    window: Annotated[int, Field(ge=2)] = Field(3, description="m of algorithm 2")
+    threshold: Annotated[float, Field(ge=0.0)] = Field(0.01, description="tau of algorithm 2")
+    criterion: Literal["ratio", "probability", "none"] = Field(
+        "ratio", description="ratio: p_yes/p_no (algorithm 2); probability: p_yes (section 5.1); none: full depth"
+    )
+    learning_rate: Positive = Field(1e-2, description="lambda_0 of section 5.2")
+    decay: Annotated[float, Field(ge=0.0)] = Field(0.1, description="beta of section 5.2")
+    epochs: Count = 20
+    batch_size: Count = 256
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.layers or list(self.layers) != sorted(set(self.layers)):
+            raise ValueError(f"exits.layers must be a strictly increasing, non-empty list, got {list(self.layers)}")
+        if self.layers[0] < self.window:
+            raise ValueError(
+                f"exits.window {self.window} reads {self.window} layers back: "
+                f"the first exit layer must be >= {self.window}, got {self.layers[0]}"
+            )
+        return self
+
+
+class ScoringSettings(Section):
+    """The batch job `score`."""
+
+    pairs_per_shard: Count = Field(2000, description="about so many pairs of whole users are scored in one go")
+    batch_size: Count = Field(32, description="prompts per padded batch")
+    requests: str | None = Field(None, description="Parquet file of requests; default: the test split")
+    max_requests: Count | None = Field(None, description="score a seeded sample of so many of the requests")
+    max_reject_share: Share = Field(0.01, description="the job fails above this share of rejected pairs")
+    num_actors: Count = 1
+    num_cpus_per_actor: Positive = 0.5
+    num_gpus_per_actor: Annotated[float, Field(ge=0.0)] = 0.0
+    accelerator_type: str | None = Field(None, description="Ray accelerator type, e.g. A100")
+
+
+class RaySettings(Section):
+    """The local Ray and the size of its training jobs."""
+
+    address: str = Field("local", description="`local` starts a Ray on this machine; `auto` joins the cluster's")
+    num_cpus: Count = Field(2, description="logical CPUs of the local Ray")
+    object_store_mib: Annotated[int, Field(ge=80)] = 256
+    train_workers: Count = 1
+    cpus_per_train_worker: Positive = 1.0
+    gpus_per_train_worker: Annotated[float, Field(ge=0.0)] = 0.0
+    torch_threads: Count = Field(2, description="threads of torch in each worker")
+
+
+class Settings(Section):
+    """All settings of a run."""
+
+    workspace: str = "runs/demo"
+    seed: int = 0
+    dataset: DatasetSettings = DatasetSettings()
+    retriever: RetrieverSettings = RetrieverSettings()
+    prompt: PromptSettings = PromptSettings()
+    llm: LlmSettings = LlmSettings()
+    exits: ExitSettings = ExitSettings()
+    scoring: ScoringSettings = ScoringSettings()
+    ray: RaySettings = RaySettings()
+
+
+ALIASES = {"data": "dataset.path", "header": "dataset.header"}
+"""Short names that the command line accepts beside dotted keys."""
+
+
+def load_settings(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Settings:
+    """Read a YAML file, apply overrides in order, validate.
+
+    Args:
+        path: YAML file with a mapping of sections.
+        overrides: dotted key (or a name of `ALIASES`) and a YAML scalar or list, e.g. ("llm.epochs", "2").
+
+    Raises:
+        ConfigError: the file is missing or no mapping; a key is unknown; a value is out of bounds.
+    """
+    if not path.is_file():
+        raise ConfigError(f"no settings file at {path}: give --config FILE, e.g. ray_jobs/configs/demo.yaml")
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {_one_line(error)}") from None
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{path} holds a {type(raw).__name__}, expected a mapping of sections")
+    for key, text in overrides:
+        _assign(raw, ALIASES.get(key, key).split("."), _scalar(text))
+    return settings_from(raw)
+
+
+def settings_from(raw: Mapping[str, Any]) -> Settings:
+    """Validate a plain mapping.
+
+    Raises:
+        ConfigError: one line for the first problem, with the nearest valid key for an unknown one.
+    """
+    try:
+        return Settings.model_validate(dict(raw))
+    except ValidationError as error:
+        raise ConfigError(_describe(error)) from None
+
+
+def _scalar(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _assign(raw: dict[str, Any], keys: list[str], value: Any) -> None:
+    for depth, key in enumerate(keys[:-1]):
+        raw = raw.setdefault(key, {})
+        if not isinstance(raw, dict):
+            raise ConfigError(f"{'.'.join(keys[: depth + 1])} is a single value: it has no key {keys[depth + 1]!r}")
+    raw[keys[-1]] = value
+
+
+def _describe(error: ValidationError) -> str:
+    first = error.errors()[0]
+    location = [str(part) for part in first["loc"]]
+    name = ".".join(location) or "settings"
+    if first["type"] == "extra_forbidden":
+        return f"unknown setting {name}: {_nearest(location)}"
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"])
+    return f"{name}: got {first['input']!r}: {first['msg']}"
+
+
+def _nearest(location: list[str]) -> str:
+    section: Any = Settings
+    for part in location[:-1]:
+        section = section.model_fields[part].annotation
+    close = difflib.get_close_matches(location[-1], section.model_fields, n=1, cutoff=0.5)
+    parent = ".".join(location[:-1])
+    if close:
+        return f"did you mean {'.'.join([*location[:-1], close[0]])}?"
+    return f"valid keys of {parent or 'the settings'} are {', '.join(section.model_fields)}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

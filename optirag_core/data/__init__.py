@@ -1,0 +1,1 @@
+"""Publishers' raw files -> canonical tables, leak-free splits."""

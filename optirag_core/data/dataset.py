@@ -1,0 +1,39 @@
+"""The data set artifact: canonical tables, split, with everything a report must say about where they came from."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+INFO_FILE = "info.json"
+TABLES = ("interactions", "users", "items")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Labelled, ordered, split interactions with the profiles and items that prompts show."""
+
+    interactions: pa.Table  # schema.INTERACTIONS
+    users: pa.Table  # schema.USERS and profile columns
+    items: pa.Table  # schema.ITEMS and template columns
+    info: Mapping[str, Any]  # source, split method, order, counts, warnings
+
+    def save(self, folder: Path) -> None:
+        for name in TABLES:
+            write_table(getattr(self, name), folder / f"{name}.parquet")
+        (folder / INFO_FILE).write_text(json.dumps(dict(self.info), indent=2), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Dataset":
+        """Read a folder that `save` wrote; the artifact store has verified its files."""
+        tables = {name: pq.read_table(folder / f"{name}.parquet") for name in TABLES}
+        return cls(**tables, info=json.loads((folder / INFO_FILE).read_text(encoding="utf-8")))
+
+
+def write_table(table: pa.Table, path: Path) -> None:
+    """Parquet with page checksums: without them most flipped bits go unseen."""
+    pq.write_table(table, path, write_page_checksum=True)

@@ -1,0 +1,181 @@
+"""Raw ratings -> labelled interactions in order, each in one split; and the requests that a split asks.
+
+An interaction is *eligible* as a sample when its user has at least `min_history` past interactions: strictly earlier
+where times exist (interactions at one timestamp are not each other's past), else at lower positions. Past interactions
+only grow along a user's order, so the eligible ones are a suffix of it.
+
+Shapes: N interactions, U users.
+"""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from optirag_core.config import DatasetSettings, SplitSettings
+from optirag_core.data.ordering import Sequences, ordered_sequences, seeded_keys
+from optirag_core.data.schema import INTERACTIONS, REQUESTS, SPLITS
+from optirag_core.errors import ConfigError, DataError
+
+TRAIN, TUNE, VALIDATION, TEST, REMOVED = 0, 1, 2, 3, 4  # the first four in the order of SPLITS
+MAX_TUNE_PER_USER = 5  # spreads the targets of the LLM over users, and leaves each of them most of their graph edges
+_COUNTS_KEY = b"optirag.split_counts"
+
+
+def split_interactions(ratings: pa.Table, settings: DatasetSettings, seed: int) -> pa.Table:
+    """Order, deduplicate, label and split ratings.
+
+    Within each user the order is train < tune < validation < test. With `time_cut`, interactions after a cut of users
+    with fewer than `min_history` train interactions are removed: as train rows they would leak into the graph.
+
+    Args:
+        ratings: `schema.RATINGS`, [N].
+        settings: threshold, minimal history and split method.
+        seed: of the order where no times exist, and of the choice of tune users.
+
+    Returns:
+        `schema.INTERACTIONS`, sorted by (user_id, position); `split_counts` reads its counts.
+
+    Raises:
+        ConfigError: `time_cut` without times, or shares that leave nothing to train on.
+        DataError: no ratings, or only some of them have a time.
+    """
+    _check_shares(settings.split)
+    explicit = ratings.filter(pc.greater(ratings["rating"], 0)) if settings.explicit_only else ratings
+    if explicit.num_rows == 0:
+        raise DataError(f"none of {ratings.num_rows:,} ratings is left to split: check dataset.explicit_only")
+    sequences = ordered_sequences(explicit, seed)
+    codes = _assign(sequences, settings)
+    codes = _mark_tune(codes, sequences, settings, seed)
+    counts = {
+        "implicit_dropped": ratings.num_rows - explicit.num_rows,
+        "duplicates_dropped": explicit.num_rows - len(sequences.row),
+        "after_cut_removed": int((codes == REMOVED).sum()),
+        **{name: int((codes == code).sum()) for code, name in enumerate(SPLITS)},
+    }
+    return _interactions(explicit, sequences, codes, settings.like_threshold, counts)
+
+
+def split_counts(interactions: pa.Table) -> dict[str, int]:
+    """What `split_interactions` dropped, and the size of each split; kept in the table's metadata.
+
+    Raises:
+        DataError: the table was not made by `split_interactions`.
+    """
+    metadata = interactions.schema.metadata or {}
+    if _COUNTS_KEY not in metadata:
+        raise DataError("interactions carry no split counts: make them with split_interactions")
+    return json.loads(metadata[_COUNTS_KEY])
+
+
+def requests_for(interactions: pa.Table, split: str) -> pa.Table:
+    """One row per user with rows in `split`: `schema.REQUESTS` and `labels`, candidates in position order.
+
+    `as_of` and `as_of_position` are the earliest of the user's candidates, so that no candidate is in another's past.
+    """
+    rows = interactions.filter(pc.equal(interactions["split"], split)).combine_chunks()
+    users = rows["user_id"].combine_chunks().dictionary_encode().indices.to_numpy()
+    starts = np.flatnonzero(np.diff(users, prepend=-1))
+    offsets = pa.array(np.append(starts, len(users)).astype(np.int32))
+    first = rows.take(starts)  # times do not decrease along positions: the first is the earliest
+    items, labels = (pa.ListArray.from_arrays(offsets, rows[name].combine_chunks()) for name in ("item_id", "label"))
+    columns = [first["user_id"], items, first["event_time"], first["position"], labels]
+    return pa.table(columns, schema=REQUESTS.append(pa.field("labels", pa.list_(pa.int8()))))
+
+
+def mean_stars(interactions: pa.Table) -> pa.Table:
+    """Each user's mean rating over train rows only: user_id, mean_stars float32; users without such rows are absent."""
+    train = interactions.filter(pc.equal(interactions["split"], "train"))
+    means = train.group_by("user_id", use_threads=False).aggregate([("rating", "mean")])
+    return pa.table({"user_id": means["user_id"], "mean_stars": means["rating_mean"].cast(pa.float32())})
+
+
+def with_mean_stars(users: pa.Table, interactions: pa.Table) -> pa.Table:
+    """`users` with the column `mean_stars` from train rows, null for users without; whatever it held is replaced.
+
+    A publisher's own average covers the test ratings, too, so no loader passes it on.
+    """
+    means = mean_stars(interactions)
+    values = means["mean_stars"].take(pc.index_in(users["user_id"], means["user_id"].combine_chunks()))
+    kept = users.drop_columns("mean_stars") if "mean_stars" in users.column_names else users
+    return kept.append_column("mean_stars", values)
+
+
+def _check_shares(split: SplitSettings) -> None:
+    held_out = split.validation_share + split.test_share
+    if split.method != "leave_last_out" and held_out >= 1.0:
+        raise ConfigError(f"dataset.split: validation_share + test_share is {held_out:g}, expected less than 1")
+
+
+def _assign(sequences: Sequences, settings: DatasetSettings) -> np.ndarray:
+    """[N] codes of train, validation, test or removed."""
+    eligible = sequences.num_past >= settings.min_history
+    if settings.split.method == "time_cut":
+        return _time_cut(sequences, settings)
+    num_validation, num_test = _held_out(sequences, settings)
+    from_end = sequences.length - 1 - sequences.position  # [N], 0 for a user's last interaction
+    codes = np.full(len(from_end), TRAIN, np.int8)
+    codes[eligible & (from_end < num_validation + num_test)] = VALIDATION
+    codes[eligible & (from_end < num_test)] = TEST
+    return codes
+
+
+def _held_out(sequences: Sequences, settings: DatasetSettings) -> tuple[np.ndarray | int, np.ndarray | int]:
+    """How many of the last interactions are validation and test, [N] each, or one number for all."""
+    if settings.split.method == "leave_last_out":
+        return 1, 1
+    contributes = sequences.length >= settings.min_history + 2
+    shares = (settings.split.validation_share, settings.split.test_share)
+    counts = [np.maximum(1, np.floor(share * sequences.length + 0.5)) * (share > 0) * contributes for share in shares]
+    return counts[0], counts[1]
+
+
+def _time_cut(sequences: Sequences, settings: DatasetSettings) -> np.ndarray:
+    if sequences.time is None:
+        raise ConfigError("dataset.split.method: time_cut needs times, this data set has none: use last_share")
+    split: SplitSettings = settings.split
+    codes = np.full(len(sequences.time), TRAIN, np.int8)
+    for code, share in ((VALIDATION, split.validation_share + split.test_share), (TEST, split.test_share)):
+        codes[sequences.time >= _cut(sequences.time, share)] = code
+    num_train = np.bincount(sequences.user, weights=codes == TRAIN)[sequences.user]  # [N], of the row's user
+    codes[(codes != TRAIN) & (num_train < settings.min_history)] = REMOVED
+    return codes
+
+
+def _cut(time: np.ndarray, share: float) -> float:
+    """The time from which on the last `share` of all interactions lies; one timestamp is never divided."""
+    num_after = round(share * len(time))
+    return np.sort(time)[len(time) - num_after] if num_after else np.inf
+
+
+def _mark_tune(codes: np.ndarray, sequences: Sequences, settings: DatasetSettings, seed: int) -> np.ndarray:
+    """Turn the last eligible train interactions of seeded users into tune, until `tune_share` is reached."""
+    candidate = (codes == TRAIN) & (sequences.num_past >= settings.min_history)
+    train_end = np.bincount(sequences.user, weights=codes == TRAIN)[sequences.user]  # train rows are a user's first
+    candidate_rows = np.flatnonzero(candidate & (sequences.position >= train_end - MAX_TUNE_PER_USER))
+    keys = seeded_keys(sequences.user_ids, f"{seed}:tune")[sequences.user[candidate_rows]]
+    # users by key; within one user the last interaction first, so that the last user's share is a suffix, too
+    chosen = np.lexsort((-sequences.position[candidate_rows], keys))
+    target = round(settings.split.tune_share * int(candidate.sum()))
+    marked = codes.copy()
+    marked[candidate_rows[chosen[:target]]] = TUNE
+    return marked
+
+
+def _interactions(
+    ratings: pa.Table, sequences: Sequences, codes: np.ndarray, like_threshold: float, counts: dict[str, int]
+) -> pa.Table:
+    kept = np.flatnonzero(codes != REMOVED)
+    rows = ratings.take(sequences.row[kept])
+    columns = {
+        "user_id": rows["user_id"],
+        "item_id": rows["item_id"],
+        "rating": rows["rating"],
+        "label": pc.greater(rows["rating"], like_threshold).cast(pa.int8()),
+        "event_time": rows["event_time"],
+        "position": sequences.position[kept].astype(np.int32),
+        "split": pa.array(SPLITS).take(pa.array(codes[kept])),
+    }
+    metadata = {_COUNTS_KEY: json.dumps(counts).encode()}
+    return pa.table(columns, schema=INTERACTIONS.with_metadata(metadata))

@@ -1,0 +1,1 @@
+"""Prompt tokens -> p(yes) and exit layer. Needs torch, transformers and pydantic only."""

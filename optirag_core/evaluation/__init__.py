@@ -1,0 +1,1 @@
+"""Scored pairs + known interactions -> metrics, simple floors beside them, and a report."""

@@ -1,0 +1,191 @@
+"""The plots of the report, drawn from a summary as SVG that stands inline in HTML."""
+
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from optirag_core.evaluation.summary import DRAWN_FLOOR
+
+INK, MUTED, RULE = "#1f2933", "#5f6b7a", "#dde2e8"
+MODEL, OTHER = "#1d5b99", "#c2703d"  # blue and rust: apart for colour-blind readers and in grey print
+
+SIZE_IN = (4.2, 3.2)  # 302 pt wide: the 8.5 pt text is still 10 px on a phone, where the plot shrinks to the screen
+STYLE = {
+    "font.size": 8.5,
+    "text.color": INK,
+    "axes.labelcolor": MUTED,
+    "axes.edgecolor": RULE,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "xtick.color": RULE,
+    "ytick.color": RULE,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "ytick.left": False,
+    "legend.frameon": False,
+    "svg.fonttype": "none",  # real text: sharp, selectable, in the page's font
+}
+NO_METADATA = {"Creator": None, "Date": None, "Format": None, "Type": None}
+"""Matplotlib's default names a web address and the time of day: two runs would not agree."""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure of the report."""
+
+    title: str
+    caption: str
+    svg: Markup
+
+
+def draw_plots(summary: Mapping[str, Any]) -> list[Plot]:
+    """Draw what the summary has data for; without both classes there is no ROC curve."""
+    with matplotlib.rc_context(STYLE):
+        plots = [_reliability(summary), _score_distribution(summary), _exit_layers(summary["exits"])]
+        if summary["roc"]["model"] is not None:
+            plots.append(_roc(summary))
+    return plots
+
+
+def _reliability(summary: Mapping[str, Any]) -> Plot:
+    figure = Figure(SIZE_IN, layout="constrained")
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    bins = summary["calibration"]
+    _diagonal(upper)
+    upper.plot(
+        [each["mean_score"] for each in bins],
+        [each["positive_share"] for each in bins],
+        color=MODEL,
+        marker="o",
+        markersize=4,
+        linewidth=1.4,
+        clip_on=False,
+    )
+    _unit_square(upper)
+    upper.set_ylabel("share liked")
+    histogram = summary["score_histogram"]
+    counts = [liked + not_liked for liked, not_liked in zip(histogram["liked"], histogram["not_liked"], strict=True)]
+    lower.stairs(_shares(counts), histogram["edges"], fill=True, color=MODEL, alpha=0.35)
+    lower.set_yticks([])
+    lower.set_ylabel("pairs")
+    lower.set_xlabel("score")
+    error = summary["model"]["calibration_error"]
+    return Plot(
+        "Reliability",
+        "Share of liked pairs in bins of equal mass, against their mean score. On the dashed line a score means what "
+        "it says. Below: how the scores are spread.",
+        _svg(figure, "reliability", f"Reliability diagram of the model. Calibration error {error:.4f}."),
+    )
+
+
+def _score_distribution(summary: Mapping[str, Any]) -> Plot:
+    figure, axes = _single_axes()
+    histogram = summary["score_histogram"]
+    for key, name, colour in (("not_liked", "not liked", OTHER), ("liked", "liked", MODEL)):
+        shares = [100.0 * share for share in _shares(histogram[key])]
+        axes.stairs(shares, histogram["edges"], fill=True, color=colour, alpha=0.18)
+        axes.stairs(shares, histogram["edges"], baseline=None, color=colour, linewidth=1.4, label=name)
+    axes.set_xlim(0.0, 1.0)
+    axes.set_ylim(bottom=0.0)
+    axes.set_xlabel("score")
+    axes.set_ylabel("% of the class")
+    _key_above(axes)
+    liked, not_liked = sum(histogram["liked"]), sum(histogram["not_liked"])
+    return Plot(
+        "Scores by label",
+        "Distribution of the scores of liked and of not liked pairs, each adding up to 100 %. The less they overlap, "
+        "the higher the AUC.",
+        _svg(figure, "scores", f"Distribution of scores: {liked:,} liked and {not_liked:,} not liked pairs."),
+    )
+
+
+def _exit_layers(exits: Mapping[str, Any]) -> Plot:
+    figure, axes = _single_axes()
+    layers, shares = list(exits["histogram"]), [100.0 * share for share in _shares(list(exits["histogram"].values()))]
+    bars = axes.bar(layers, shares, width=0.62, color=MODEL)
+    axes.bar_label(bars, labels=[f"{share:.1f} %" for share in shares], padding=3, color=INK)
+    axes.grid(visible=False)
+    axes.set_yticks([])
+    axes.margins(y=0.12)
+    axes.set_xlabel("exit layer")
+    depth = f"{exits['mean_exit_layer']:.1f} of {exits['num_layers']} layers"
+    spoken = ", ".join(f"layer {layer} {share:.1f} %" for layer, share in zip(layers, shares, strict=True))
+    return Plot(
+        "Where pairs stop",
+        f"Share of pairs by the layer at which they were decided; {depth} on average. The last bar went all the way.",
+        _svg(figure, "exits", f"Share of pairs by exit layer: {spoken}."),
+    )
+
+
+def _roc(summary: Mapping[str, Any]) -> Plot:
+    figure, axes = _single_axes()
+    aucs = {"model": summary["model"]["auc"], DRAWN_FLOOR: summary["floors"][DRAWN_FLOOR]["auc"]}
+    _diagonal(axes)
+    for name, colour in ((DRAWN_FLOOR, OTHER), ("model", MODEL)):
+        curve = summary["roc"][name]
+        axes.plot(
+            curve["false_positive_rate"],
+            curve["true_positive_rate"],
+            color=colour,
+            linewidth=1.6,
+            label=f"{name} {aucs[name]:.4f}",
+        )
+    _unit_square(axes)
+    axes.set_xlabel("not liked pairs above the cut")
+    axes.set_ylabel("liked pairs above the cut")
+    _key_above(axes)
+    return Plot(
+        "ROC curve",
+        "For every cut on the score: the share of liked against the share of not liked pairs above it. The area under "
+        "a line is its AUC; the dashed line is chance.",
+        _svg(figure, "roc", "ROC curves, AUC: " + ", ".join(f"{name} {auc:.4f}" for name, auc in aucs.items()) + "."),
+    )
+
+
+def _single_axes() -> tuple[Figure, Axes]:
+    figure = Figure(SIZE_IN, layout="constrained")
+    return figure, figure.subplots()
+
+
+def _diagonal(axes: Axes) -> None:
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
+
+
+def _unit_square(axes: Axes) -> None:
+    ticks = [0.0, 0.25, 0.5, 0.75, 1.0]
+    axes.set(xlim=(0.0, 1.0), ylim=(0.0, 1.0), xticks=ticks, yticks=ticks)
+
+
+def _key_above(axes: Axes) -> None:
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2, handlelength=1.4)
+
+
+def _shares(counts: Sequence[int]) -> list[float]:
+    total = max(sum(counts), 1)
+    return [count / total for count in counts]
+
+
+def _svg(figure: Figure, name: str, label: str) -> Markup:
+    """Serialise for use inside HTML: one element, sized by the page, named for screen readers, ids unique per page."""
+    for axes in figure.axes:
+        axes.yaxis.label.set_rotation_mode("anchor")  # kept centred when the page's font is narrower than matplotlib's
+    stream = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": name}):
+        figure.savefig(stream, format="svg", metadata=NO_METADATA, transparent=True)
+    view_box, body = re.search(r'<svg [^>]*viewBox="([^"]+)"[^>]*>(.*)</svg>', stream.getvalue(), re.DOTALL).groups()
+    body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)  # its `*` rule would reach the whole page
+    used = set(re.findall(r"#([\w-]+)", body))
+    body = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", body)
+    return Markup('<svg viewBox="{}" role="img" aria-label="{}">{}</svg>').format(view_box, label, Markup(body))

@@ -1,0 +1,150 @@
+"""How good a set of scores is: AUC with its interval, log loss, calibration error."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.metrics import log_loss, roc_auc_score
+
+from optirag_core.errors import DataError
+
+NUM_BINS = 10
+"""Bins of the calibration error: the usual number, and 1 % of the pairs' noise averages out from 1,000 pairs on."""
+
+LOG_LOSS_CLIP = 1e-7
+"""Float32 scores are 6e-8 apart just below 1: closer to an end the logarithm would measure rounding, or be infinite."""
+
+
+def binary_metrics(labels: ArrayLike, scores: ArrayLike) -> dict[str, Any]:
+    """Compare scores with what happened.
+
+    Args:
+        labels: [n] 1 liked, 0 not liked.
+        scores: [n] p(yes) in [0, 1].
+
+    Returns:
+        `pairs`, `positive_share`, `auc` (None where only one class is present: there is nothing to rank),
+        `log_loss` in nats, `calibration_error`; plain Python numbers.
+
+    Raises:
+        DataError: empty, of different lengths, NaN, a label other than 0 and 1, or a score outside [0, 1].
+    """
+    labels, scores = checked_pairs(labels, scores)
+    clipped = np.clip(scores, LOG_LOSS_CLIP, 1.0 - LOG_LOSS_CLIP)
+    return {
+        "pairs": len(labels),
+        "positive_share": float(labels.mean()),
+        "auc": float(roc_auc_score(labels, scores)) if has_both_classes(labels) else None,
+        "log_loss": float(log_loss(labels, clipped, labels=[0, 1])),
+        "calibration_error": _calibration_error(calibration_bins(labels, scores)),
+    }
+
+
+def calibration_bins(labels: ArrayLike, scores: ArrayLike) -> list[dict[str, Any]]:
+    """Put the pairs into at most `NUM_BINS` bins of (nearly) equal mass, from low to high scores.
+
+    A pair with r strictly smaller scores among n is in bin floor(NUM_BINS * r / n). So equal scores share a bin, the
+    order of the rows does not matter, and a constant score fills one bin; empty bins are left out.
+
+    Returns:
+        Per bin `mean_score`, `positive_share`, `count`.
+    """
+    labels, scores = checked_pairs(labels, scores)
+    num_smaller = np.searchsorted(np.sort(scores), scores, side="left")
+    bins = NUM_BINS * num_smaller // len(scores)
+    counts = np.bincount(bins, minlength=NUM_BINS)
+    score_sums = np.bincount(bins, weights=scores, minlength=NUM_BINS)
+    label_sums = np.bincount(bins, weights=labels, minlength=NUM_BINS)
+    return [
+        {
+            "mean_score": float(score_sums[i] / counts[i]),
+            "positive_share": float(label_sums[i] / counts[i]),
+            "count": int(counts[i]),
+        }
+        for i in np.flatnonzero(counts)
+    ]
+
+
+def bootstrap_auc_interval(
+    labels: ArrayLike,
+    scores: ArrayLike,
+    seed: int,
+    num_resamples: int = 200,
+    *,
+    groups: ArrayLike | None = None,
+) -> list[float] | None:
+    """Estimate the 95 % interval of the AUC by the percentile bootstrap.
+
+    Args:
+        labels, scores: as for `binary_metrics`.
+        groups: [n] what is drawn as a whole, e.g. the user of each pair: pairs of one user are not independent, and
+            drawing them one by one would make the interval too narrow. None: every pair on its own.
+
+    Returns:
+        [low, high], or None where only one class is present.
+
+    Raises:
+        DataError: as for `binary_metrics`, or not one group per pair.
+    """
+    labels, scores = checked_pairs(labels, scores)
+    group_of_pair = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    if len(group_of_pair) != len(labels):
+        raise DataError(f"got {len(group_of_pair):,} groups for {len(labels):,} pairs, expected one per pair")
+    if not has_both_classes(labels):
+        return None
+    aucs = list(_resampled_aucs(labels, scores, group_of_pair, np.random.default_rng(seed), num_resamples))
+    return [float(bound) for bound in np.percentile(aucs, [2.5, 97.5])]
+
+
+def checked_pairs(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Return labels as int64 and scores as float64, both [n].
+
+    Raises:
+        DataError: see `binary_metrics`.
+    """
+    labels, scores = np.asarray(labels), np.asarray(scores, dtype=np.float64)
+    if labels.ndim != 1 or labels.shape != scores.shape:
+        raise DataError(f"got labels {labels.shape} and scores {scores.shape}, expected two lists of one length")
+    if not len(labels):
+        raise DataError("there are no scored pairs to measure")
+    _require(np.isin(labels, (0, 1)), labels, "label", "0 or 1")
+    _require((scores >= 0.0) & (scores <= 1.0), scores, "score", "a number in [0, 1]")
+    return labels.astype(np.int64), scores
+
+
+def has_both_classes(labels: np.ndarray) -> bool:
+    """Whether there is at least one liked and one disliked pair, without which no AUC exists."""
+    return 0 < labels.sum() < len(labels)
+
+
+def _require(valid: np.ndarray, values: np.ndarray, name: str, expected: str) -> None:
+    if not valid.all():
+        row = int(np.argmin(valid))
+        raise DataError(f"row {row}: {name} is {values[row]}, expected {expected}")
+
+
+def _calibration_error(bins: list[dict[str, Any]]) -> float:
+    gaps = [abs(each["mean_score"] - each["positive_share"]) for each in bins]
+    return float(np.average(gaps, weights=[each["count"] for each in bins]))
+
+
+def _resampled_aucs(
+    labels: np.ndarray, scores: np.ndarray, group_of_pair: np.ndarray, rng: np.random.Generator, num_resamples: int
+) -> Iterator[float]:
+    """Sort once, then weigh each pair by how often its group was drawn; a draw of one class only is drawn again."""
+    order = np.argsort(scores, kind="stable")
+    labels, group_of_pair = labels[order], group_of_pair[order]
+    starts = np.flatnonzero(np.diff(scores[order], prepend=-1.0))  # first row of each distinct score
+    num_groups = int(group_of_pair.max()) + 1
+    done = 0
+    while done < num_resamples:
+        drawn = np.bincount(rng.integers(num_groups, size=num_groups), minlength=num_groups)
+        weights = drawn[group_of_pair]
+        liked = np.add.reduceat(weights * labels, starts)
+        disliked = np.add.reduceat(weights, starts) - liked
+        num_ordered_pairs = liked.sum() * disliked.sum()
+        if num_ordered_pairs:
+            below = np.cumsum(disliked) - disliked
+            yield float((liked * (below + 0.5 * disliked)).sum() / num_ordered_pairs)
+            done += 1

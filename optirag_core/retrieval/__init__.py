@@ -1,0 +1,1 @@
+"""The retriever: interaction graph, GCN embeddings, and the index of similar users."""

@@ -1,0 +1,1 @@
+"""One step of each training: retriever, LLM, exit heads."""

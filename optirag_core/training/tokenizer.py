@@ -1,0 +1,46 @@
+"""A tokenizer trained on the prompts' own texts, for LLMs trained from scratch.
+
+Titles are split by byte-level BPE. The sentences that every prompt repeats, and the ratings, become one token each: a
+small model then spends its few tokens on what differs between prompts.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable
+
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
+
+MAX_PHRASES = 256
+MIN_PHRASE_COUNT = 20
+"""A token seen less often than this is not learned."""
+
+_SENTENCE = re.compile(r"[^.:\[]*[.:\[]*")
+
+
+def train_tokenizer(texts: Iterable[str], frames: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Train a tokenizer; every string can be encoded, bytes are the fallback.
+
+    Args:
+        texts: what BPE learns from (titles, answers), as often as it occurs.
+        frames: the pieces around titles (instruction, profiles, ratings), as often as they occur.
+        vocab_size: BPE tokens; up to `MAX_PHRASES` phrases come on top.
+    """
+    tokenizer = Tokenizer(models.BPE())
+    # With a space in front of each piece a word has one token wherever it stands in a title, as with Llama's tokenizer.
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=["<pad>", "<s>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.add_tokens([AddedToken(phrase, normalized=False) for phrase in _phrases(frames)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", pad_token="<pad>")
+
+
+def _phrases(frames: Iterable[str]) -> list[str]:
+    counts = Counter(sentence for frame in frames for sentence in _SENTENCE.findall(frame) if len(sentence) > 1)
+    return [phrase for phrase, count in counts.most_common(MAX_PHRASES) if count >= MIN_PHRASE_COUNT]

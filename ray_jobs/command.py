@@ -1,0 +1,66 @@
+"""The command line that every job shares: settings in, one clear line and exit code 2 when something is wrong."""
+
+import argparse
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from optirag_core.config import ALIASES, Settings, load_settings
+from optirag_core.errors import ConfigError, OptiragError
+
+EXIT_CODE = 2
+QUIET_LOGGERS = ("ray", "ray.data", "ray.train", "matplotlib", "faiss.loader")
+"""Libraries whose INFO lines would drown the jobs' own."""
+
+
+def run_job(job: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
+    """Parse `sys.argv`, run `job(settings, **arguments)`, turn an `OptiragError` into one line and exit code 2.
+
+    Args:
+        job: its docstring is the command's help.
+        arguments: names of required arguments of this job beside the settings.
+    """
+    try:
+        settings, given = parse(sys.argv[1:], description=job.__doc__ or "", arguments=arguments)
+        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+        for name in QUIET_LOGGERS:
+            logging.getLogger(name).setLevel(logging.WARNING)
+        job(settings, **given)
+    except OptiragError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_CODE) from None
+
+
+def parse(
+    argv: Sequence[str], *, description: str = "", arguments: Sequence[str] = ()
+) -> tuple[Settings, dict[str, str]]:
+    """`--config FILE` and any number of `--section.key value`.
+
+    Raises:
+        ConfigError: an argument is no `--key value` pair, or the settings are wrong.
+    """
+    parser = argparse.ArgumentParser(
+        description=description.splitlines()[0] if description else None,
+        epilog=f"Any setting: --section.key value. Short names: {', '.join(f'--{name}' for name in ALIASES)}.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--config", type=Path, required=True, help="YAML file of settings, e.g. ray_jobs/configs/*.yaml"
+    )
+    for name in arguments:
+        parser.add_argument(f"--{name}", required=True)
+    known, rest = parser.parse_known_args(argv)
+    settings = load_settings(known.config, _pairs(rest))
+    return settings, {name: getattr(known, name) for name in arguments}
+
+
+def _pairs(rest: Sequence[str]) -> list[tuple[str, str]]:
+    flat = [part for argument in rest for part in (argument.split("=", 1) if argument.startswith("--") else [argument])]
+    pairs = []
+    for place in range(0, len(flat), 2):
+        key, *value = flat[place : place + 2]
+        if not key.startswith("--") or not value:
+            raise ConfigError(f"argument {key!r}: expected pairs --section.key value")
+        pairs.append((key.removeprefix("--"), value[0]))
+    return pairs

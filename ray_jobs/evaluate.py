@@ -1,0 +1,107 @@
+"""Scores and labels -> metrics against floors, as JSON and as one HTML page: the `reports` artifact.
+
+python -m ray_jobs.evaluate --config ray_jobs/configs/demo.yaml
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from optirag_core.artifacts import Artifact, scratch_folder, version_of
+from optirag_core.config import Settings
+from optirag_core.data.dataset import Dataset
+from optirag_core.errors import DataError
+from optirag_core.evaluation.report import ReportContext, console_table, write_report
+from optirag_core.evaluation.summary import summarize
+from ray_jobs.artifact_job import Inputs, finished, open_inputs
+from ray_jobs.command import run_job
+
+log = logging.getLogger(__name__)
+SUMMARY_FILE, REPORT_FILE = "summary.json", "report.html"
+SPLITS = {
+    "leave_last_out": "each user's last interaction is the test, the one before it validation",
+    "last_share": "the last interactions of each user are the test, the ones before them validation",
+    "time_cut": "one cut by time for all users",
+}
+
+
+def evaluate(settings: Settings) -> Artifact:
+    """Compare the scores with the labels and with simple floors."""
+    inputs = open_inputs(settings, "dataset", "retriever", "llm", "exit_heads", "scores")
+    parents = {kind: inputs.digests[kind] for kind in ("dataset", "scores")}
+    config = {"seed": settings.seed}
+    artifact = finished(inputs.workspace, "reports", config, parents) or _report(settings, inputs, config, parents)
+    summary = json.loads((artifact.path / SUMMARY_FILE).read_text(encoding="utf-8"))
+    log.info("\n%s\n", console_table(summary))
+    log.info("scores   %s", f"{inputs.workspace.uri}/scores/{inputs['scores'].version}")
+    log.info("report   %s", f"{inputs.workspace.uri}/reports/{artifact.version}/{REPORT_FILE}")
+    return artifact
+
+
+def _report(settings: Settings, inputs: Inputs, config: dict[str, Any], parents: dict[str, str]) -> Artifact:
+    dataset = Dataset.load(inputs["dataset"].path)
+    scored = _labelled(read_shards(inputs["scores"].path, "scores"), dataset.interactions)
+    known = dataset.interactions.filter(pc.not_equal(dataset.interactions["split"], "test"))
+    model = json.loads((inputs["llm"].path / "config.json").read_text(encoding="utf-8"))
+    summary = summarize(
+        scored, known,
+        exit_layers=settings.exits.layers, num_layers=model["num_hidden_layers"],
+        seconds=inputs["scores"].metrics["scorer_seconds"], seed=settings.seed,
+    )  # fmt: skip
+    with scratch_folder() as files:
+        (files / SUMMARY_FILE).write_text(json.dumps(summary, indent=2), encoding="utf-8")
+        write_report(files / REPORT_FILE, summary, _context(settings, inputs, dataset, model))
+        metrics = {"auc": summary["model"]["auc"], "log_loss": summary["model"]["log_loss"]}
+        return inputs.workspace.save(
+            "reports", version_of(config, parents), files, config=config, parents=parents, metrics=metrics
+        )
+
+
+def read_shards(folder: Path, kind: str) -> pa.Table:
+    """The `scores` or the `rejects` of a run as one table."""
+    files = sorted(folder.glob(f"{kind}-*.parquet"))
+    return pa.concat_tables(pq.read_table(file, page_checksum_verification=True) for file in files)
+
+
+def _labelled(scores: pa.Table, interactions: pa.Table) -> pa.Table:
+    labels = interactions.filter(pc.equal(interactions["split"], "test")).select(["user_id", "item_id", "label"])
+    scored = scores.join(labels, keys=["user_id", "item_id"], join_type="inner")
+    if not len(scored):
+        raise DataError(
+            f"none of {len(scores)} scored pairs has a label in the test split: evaluate needs its requests"
+        )
+    if len(scored) < len(scores):
+        log.warning(
+            "warning: %d of %d scored pairs have no label and are left out", len(scores) - len(scored), len(scores)
+        )
+    return scored
+
+
+def _context(settings: Settings, inputs: Inputs, dataset: Dataset, model: dict[str, Any]) -> ReportContext:
+    trained = inputs["llm"].metrics
+    origin = (
+        "trained from scratch for this run" if settings.llm.init == "scratch" else f"tuned from {settings.llm.path}"
+    )
+    return ReportContext(
+        dataset=settings.dataset.source,
+        model=f"{model['architectures'][0]} of {trained['num_parameters']:,} parameters and "
+        f"{model['num_hidden_layers']} layers, {origin} on {trained['num_answers']:,} answers",
+        split=SPLITS[settings.dataset.split.method],
+        shuffled_order=not dataset.info["timed"],
+        warnings=dataset.info["warnings"],
+        provenance={
+            **{f"{kind} ({artifact.version})": artifact.digest for kind, artifact in inputs.artifacts.items()},
+            "seed": settings.seed,
+            "code version": inputs["scores"].manifest["code_version"],
+            "scored at": inputs["scores"].manifest["created_at"],
+        },
+    )
+
+
+if __name__ == "__main__":
+    run_job(evaluate)

@@ -1,0 +1,87 @@
+"""Why one user got this score for one item: similar users, prompt, every exit head's view, and where it stopped.
+
+python -m ray_jobs.explain --config ray_jobs/configs/demo.yaml --user 17 --item 0000000337
+"""
+
+from collections.abc import Sequence
+
+import pyarrow.compute as pc
+
+from optirag_core.config import Settings
+from optirag_core.data.dataset import Dataset
+from optirag_core.data.splits import requests_for
+from optirag_core.engine.loading import load_llm
+from optirag_core.engine.scorer import HeadView
+from optirag_core.errors import DataError
+from optirag_core.prompting.assembly import Assembled, Request, requests_from
+from ray_jobs.artifact_job import open_inputs
+from ray_jobs.command import run_job
+from ray_jobs.prompt_stage import open_assembler
+from ray_jobs.score import KINDS, open_scorer
+
+
+def explain(settings: Settings, *, user: str, item: str) -> None:
+    """Print the similar users, the prompt, each exit head's p(yes) and window, and why it stopped."""
+    inputs = open_inputs(settings, *KINDS)
+    dataset = Dataset.load(inputs["dataset"].path)
+    _, tokenizer = load_llm(inputs["llm"].path)
+    assembler, _ = open_assembler(settings, dataset, inputs["retriever"], tokenizer)
+    [assembled] = assembler.assemble([_request(dataset, user, item)])
+    if assembled.prompt is None:
+        raise DataError(f"user {user!r}, item {item!r}: {assembled.rejects[0].error}")
+    scorer = open_scorer(settings, inputs)
+    group = assembled.prompt.group
+    [[result]], [views] = scorer.score([group]), scorer.trace(group)
+    _print_similar_users(assembled)
+    print(f"\nPrompt ({len(group.prefix)} shared tokens + {len(group.suffixes[0])} of the candidate)\n")
+    print(tokenizer.decode([*group.prefix, *group.suffixes[0]]))
+    _print_heads(views, settings)
+    print(f"\np(yes) = {result.score:.4f} from {_where(result.exit_layer, views)}")
+    print(f"The user's own answer: {_label(dataset, user, item)}")
+
+
+def _request(dataset: Dataset, user: str, item: str) -> Request:
+    """The request of the pair's split, so that the prompt is the one that was scored; else all that is known."""
+    rows = dataset.interactions
+    mine = rows.filter(pc.equal(rows["user_id"], user))
+    [split] = mine.filter(pc.equal(mine["item_id"], item))["split"].to_pylist() or [None]
+    if split is None or split == "train":
+        return Request(user, [item])
+    [request] = requests_from(requests_for(mine, split))
+    return Request(user, [item], request.as_of, request.as_of_position)
+
+
+def _label(dataset: Dataset, user: str, item: str) -> str:
+    mask = pc.and_(pc.equal(dataset.interactions["user_id"], user), pc.equal(dataset.interactions["item_id"], item))
+    known = dataset.interactions.filter(mask)
+    if not len(known):
+        return "not known"
+    answer = "yes" if known["label"][0].as_py() else "no"
+    return f"{answer} (rating {known['rating'][0].as_py():g}, {known['split'][0].as_py()} split)"
+
+
+def _print_similar_users(assembled: Assembled) -> None:
+    if assembled.cold_start:
+        print("No similar users: this user has no training interactions (cold start).")
+    for rank, neighbour in enumerate(assembled.similar_users, start=1):
+        print(f"Similar user {rank}: {neighbour.user_id} (cosine {neighbour.similarity:.4f})")
+
+
+def _print_heads(views: Sequence[HeadView], settings: Settings) -> None:
+    exits = settings.exits
+    print(f"\nExit heads: criterion {exits.criterion}, window {exits.window}, threshold {exits.threshold}")
+    print("layer   p(yes)  |D - mean|  stable  values of layers l-m..l")
+    for view in views:
+        stable = "yes" if view.exits else "no"
+        values = "  ".join(f"{value:.4f}" for value in view.values)
+        print(f"{view.layer:>5}  {view.score:>7.4f}  {view.discrepancy:>10.5f}  {stable:>6}  {values}")
+
+
+def _where(exit_layer: int, views: Sequence[HeadView]) -> str:
+    if any(view.layer == exit_layer for view in views):
+        return f"the head at layer {exit_layer}, the first whose discrepancy is under the threshold"
+    return f"the LLM's own head at layer {exit_layer}: no exit head was stable"
+
+
+if __name__ == "__main__":
+    run_job(explain, arguments=("user", "item"))

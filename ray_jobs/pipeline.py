@@ -1,0 +1,37 @@
+"""All jobs in order on one Ray: raw ratings in, scored pairs and a report out. Finished stages are not repeated.
+
+python -m ray_jobs.pipeline --config ray_jobs/configs/demo.yaml
+python -m ray_jobs.pipeline --config ray_jobs/configs/bookcrossing-mini.yaml --data DIR
+"""
+
+import logging
+import time
+
+from optirag_core.artifacts import Artifact
+from optirag_core.config import Settings
+from ray_jobs.command import run_job
+from ray_jobs.evaluate import evaluate
+from ray_jobs.prepare_data import prepare_data
+from ray_jobs.score import score
+from ray_jobs.session import ray_session
+from ray_jobs.train_exit_heads import train_exit_heads
+from ray_jobs.train_retriever import train_retriever
+from ray_jobs.tune_llm import tune_llm
+
+log = logging.getLogger(__name__)
+STAGES = (prepare_data, train_retriever, tune_llm, train_exit_heads, score, evaluate)
+
+
+def pipeline(settings: Settings) -> Artifact:
+    """Run every job, from raw ratings to the report."""
+    with ray_session(settings.ray):
+        for number, stage in enumerate(STAGES, start=1):
+            log.info("[%d/%d] %s", number, len(STAGES), stage.__name__)
+            started = time.monotonic()
+            artifact = stage(settings)
+            log.info("[%d/%d] %s: %.1f s", number, len(STAGES), stage.__name__, time.monotonic() - started)
+    return artifact
+
+
+if __name__ == "__main__":
+    run_job(pipeline)

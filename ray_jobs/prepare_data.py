@@ -1,0 +1,90 @@
+"""Publisher's raw files -> labelled, leak-free, split tables: the `dataset` artifact.
+
+python -m ray_jobs.prepare_data --config ray_jobs/configs/demo.yaml
+python -m ray_jobs.prepare_data --config ray_jobs/configs/bookcrossing-mini.yaml --data DIR
+"""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from optirag_core.artifacts import Artifact, Workspace, file_sha256, scratch_folder, version_of
+from optirag_core.config import Settings
+from optirag_core.data.dataset import Dataset
+from optirag_core.data.loading import load_raw
+from optirag_core.data.raw_dataset import RawDataset
+from optirag_core.data.splits import split_counts, split_interactions, with_mean_stars
+from optirag_core.data.synthetic import write_synthetic
+from optirag_core.errors import DataError
+from ray_jobs.artifact_job import finished
+from ray_jobs.command import run_job
+
+log = logging.getLogger(__name__)
+
+
+def prepare_data(settings: Settings) -> Artifact:
+    """Read raw files, split them without leaks, and write the data set artifact."""
+    workspace = Workspace(settings.workspace)
+    with scratch_folder() as scratch:
+        folder = _raw_folder(settings, scratch)
+        config = {
+            "dataset": settings.dataset.model_dump(mode="json", exclude={"path"}),
+            "seed": settings.seed,
+            "raw": _fingerprint(folder),
+        }
+        if done := finished(workspace, "dataset", config, {}):
+            return done
+        raw = load_raw(settings.dataset, folder=folder)
+    dataset = _split(raw, settings)
+    for warning in dataset.info["warnings"]:
+        log.warning("warning: %s", warning)
+    with scratch_folder() as files:
+        dataset.save(files)
+        return workspace.save(
+            "dataset", version_of(config, {}), files, config=config, parents={}, metrics=dict(dataset.info["counts"])
+        )
+
+
+def _raw_folder(settings: Settings, scratch: Path) -> Path:
+    if settings.dataset.source == "synthetic":
+        write_synthetic(scratch, settings.dataset.synthetic, seed=settings.seed)
+        return scratch
+    folder = Path(settings.dataset.path)
+    if not folder.is_dir():
+        raise DataError(f"no folder {folder}: --data must name the folder with the publisher's raw files")
+    return folder
+
+
+def _fingerprint(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): file_sha256(path) for path in files}
+
+
+def _split(raw: RawDataset, settings: Settings) -> Dataset:
+    interactions = split_interactions(raw.ratings, settings.dataset, settings.seed)
+    labels = interactions["label"].to_numpy()
+    timed = interactions["event_time"].null_count == 0
+    splits = split_counts(interactions)
+    info = {
+        "source": settings.dataset.source,
+        "split_method": settings.dataset.split.method,
+        "timed": timed,
+        "warnings": list(raw.warnings),
+        "counts": {
+            **raw.counts,
+            "interactions": len(interactions),
+            **splits,
+            "positive_share": round(float(np.mean(labels)), 4),
+        },
+    }
+    log.info(
+        "%s: %d users, %d items, %d interactions (%s), %.1f %% liked",
+        settings.dataset.source, len(raw.users), len(raw.items), len(interactions),
+        ", ".join(f"{count} {name}" for name, count in splits.items()), 100 * np.mean(labels),
+    )  # fmt: skip
+    return Dataset(interactions, with_mean_stars(raw.users, interactions), raw.items, info)
+
+
+if __name__ == "__main__":
+    run_job(prepare_data)

@@ -1,0 +1,70 @@
+"""The prompt assembler that training, scoring and explaining share, made from the artifacts at hand."""
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from transformers import PreTrainedTokenizerBase
+
+from optirag_core.artifacts import Artifact
+from optirag_core.config import PromptSettings, Settings
+from optirag_core.data.dataset import Dataset
+from optirag_core.data.rows import Rows
+from optirag_core.data.splits import requests_for
+from optirag_core.prompting.assembly import PromptAssembler, requests_from
+from optirag_core.prompting.builder import PUNCTUATION, PromptBuilder
+from optirag_core.prompting.template import MACROS_WITHOUT_VALUE, PromptTemplate
+from optirag_core.retrieval.index import UserIndex
+from optirag_core.training.packing import Sample
+from optirag_core.training.tokenizer import train_tokenizer
+
+MAX_RANK = 10
+"""Ranks of similar users that a tokenizer from scratch knows as one token."""
+
+
+def open_assembler(
+    settings: Settings, dataset: Dataset, retriever: Artifact, tokenizer: PreTrainedTokenizerBase
+) -> tuple[PromptAssembler, PromptBuilder]:
+    """Histories, similar users and token pieces behind one `assemble`."""
+    builder = PromptBuilder(settings.prompt, tokenizer, Rows(dataset.items, "item_id"))
+    assembler = PromptAssembler(
+        dataset,
+        UserIndex.load(retriever.path),
+        builder,
+        settings.prompt,
+        num_similar_users=settings.retriever.num_similar_users,
+    )
+    return assembler, builder
+
+
+def labelled_samples(assembler: PromptAssembler, interactions: pa.Table, split: str) -> list[Sample]:
+    """Prompts of a split with the answers to their candidates."""
+    requests = requests_for(interactions, split)
+    labels: Sequence[Sequence[int]] = requests["labels"].to_pylist()
+    items = requests["item_ids"].to_pylist()
+    samples = []
+    for result, asked, answers in zip(assembler.assemble(requests_from(requests)), items, labels, strict=True):
+        if result.prompt is not None:
+            answer_of = dict(zip(asked, answers, strict=True))
+            known = [answer_of[item_id] for item_id in result.candidates]
+            samples.append(Sample(result.prompt.group, known, result.prompt.rating_positions))
+    return samples
+
+
+def scratch_tokenizer(settings: PromptSettings, dataset: Dataset, vocab_size: int) -> PreTrainedTokenizerBase:
+    """Train a tokenizer on the pieces of prompts, about as often as they occur in training."""
+    template = PromptTemplate(settings)
+    items, users = Rows(dataset.items, "item_id"), Rows(dataset.users, "user_id")
+    train = dataset.interactions.filter(pc.is_in(dataset.interactions["split"], pa.array(["train", "tune"])))
+    texts, frames = [], []
+    for item_id, rating in zip(train["item_id"].to_pylist(), train["rating"].to_pylist(), strict=True):
+        texts.append(template.render("item", items[item_id]))
+        frames += [template.render("rating", rating), *PUNCTUATION]
+    fixed = [template.render(macro) for macro in MACROS_WITHOUT_VALUE]
+    ranks = [template.render("rank", number) for number in range(1, MAX_RANK)]
+    for user_id in pc.unique(train["user_id"]).to_pylist():
+        profile = users.get(user_id) or users.blank(user_id)
+        frames += [template.render(macro, profile) for macro in ("similar_user", "target_user")]
+        frames += [*fixed, *ranks]
+        texts += [f" {settings.answer_yes}", f" {settings.answer_no}"]
+    return train_tokenizer(texts, frames, vocab_size)

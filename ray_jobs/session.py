@@ -1,0 +1,44 @@
+"""The Ray that a job runs on: a local one that the job starts and shuts down, or the cluster's."""
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import ray
+
+from optirag_core.config import RaySettings
+
+MIB = 2**20
+
+LOCAL_ENVIRONMENT = {
+    "RAY_AUTH_MODE": "disabled",  # a local Ray would write a token file under HOME
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+@contextmanager
+def ray_session(settings: RaySettings) -> Iterator[None]:
+    """Run the body on Ray; a session that is already there is used and left alone."""
+    if ray.is_initialized():
+        yield
+        return
+    if settings.address != "local":
+        ray.init(address=settings.address, logging_level=logging.WARNING)
+    else:
+        for name, value in LOCAL_ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        ray.init(
+            address="local",
+            num_cpus=settings.num_cpus,
+            include_dashboard=False,
+            object_store_memory=settings.object_store_mib * MIB,
+            logging_level=logging.WARNING,
+            log_to_driver=False,  # an error reaches the driver as an exception, everything else is in Ray's session log
+        )
+    try:
+        yield
+    finally:
+        ray.shutdown()

@@ -1,0 +1,67 @@
+"""Where the publishers' real files lie, and how a test writes small ones."""
+
+import gzip
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from optirag_core.config import DatasetSettings
+from optirag_core.data.schema import RATINGS
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Callable[[str], Path]:
+    """Folder of one publisher's real files; skips the test where they are absent."""
+    root = Path(os.environ.get("OPTIRAG_DATA", REPOSITORY.parent / "shared" / "data"))
+
+    def folder(name: str) -> Path:
+        path = root / name
+        if not path.is_dir():
+            pytest.skip(f"no real data: set OPTIRAG_DATA to a folder that holds {name}/")
+        return path
+
+    return folder
+
+
+@pytest.fixture
+def books_folder(tmp_path: Path) -> Path:
+    """A minimal, sound BookCrossing folder: 3 users, 3 books, 4 ratings."""
+    write_latin1(
+        tmp_path / "BX-Users.csv",
+        '"User-ID";"Location";"Age"\n"1";"nyc, new york, usa";NULL\n"2";"porto, portugal";"17"\n'
+        '"3";"berlin, \\"n/a\\", germany";"244"\n',
+    )
+    write_latin1(
+        tmp_path / "BX-Books.csv",
+        '"ISBN";"Book-Title";"Book-Author";"Year-Of-Publication";"Publisher"\n'
+        '"0000000019";"First";"Ann Author";"1999";"House &amp; Sons"\n'
+        '"000000006X";"Second";NULL;"0";"House"\n'
+        '"0000000027";"Third";"Bo";"2001";""\n',
+    )
+    write_latin1(
+        tmp_path / "BX-Book-Ratings.csv",
+        '"User-ID";"ISBN";"Book-Rating"\n"1";"0000000019";"0"\n"1";"000000006x";"8"\n"2";"0000000019";"5"\n'
+        '"3";"0000000027";"10"\n',
+    )
+    return tmp_path
+
+
+def write_latin1(path: Path, text: str) -> Path:
+    data = text.encode("latin-1")
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+def book_settings(**changes: object) -> DatasetSettings:
+    return DatasetSettings.model_validate({"source": "bookcrossing", "path": "here", **changes})
+
+
+def ratings_table(rows: list[tuple]) -> pa.Table:
+    """Rows of (user, item, rating) or (user, item, rating, event_time)."""
+    columns = list(zip(*[(*row, None)[:4] for row in rows], strict=True)) or [()] * 4
+    return pa.table(dict(zip(RATINGS.names, columns, strict=True)), schema=RATINGS)

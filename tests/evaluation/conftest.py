@@ -1,0 +1,70 @@
+"""A small planted world: users and items with tastes, a model that sees part of them."""
+
+from datetime import UTC, datetime
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from optirag_core.data.schema import INTERACTIONS
+from optirag_core.evaluation.summary import SCORED, summarize
+
+NUM_USERS, NUM_ITEMS, NUM_PER_USER = 120, 40, 12
+
+
+def interactions(rows):
+    """(user, item, label) rows -> INTERACTIONS, all of the train split."""
+    return pa.Table.from_pylist(
+        [
+            {"user_id": user, "item_id": item, "rating": 5.0 * label, "label": label, "position": i, "split": "train"}
+            for i, (user, item, label) in enumerate(rows)
+        ],
+        schema=INTERACTIONS,
+    )
+
+
+def scored_pairs(rows):
+    """(user, item, label, score, exit layer, cold start) rows -> SCORED."""
+    return pa.Table.from_pylist(
+        [
+            {
+                "user_id": user,
+                "item_id": item,
+                "label": label,
+                "score": score,
+                "exit_layer": exit_layer,
+                "num_similar_users": 0 if cold_start else 4,
+                "cold_start": cold_start,
+                "run_id": "run",
+                "model_version": "model",
+                "scored_at": datetime(2025, 1, 1, tzinfo=UTC),
+            }
+            for user, item, label, score, exit_layer, cold_start in rows
+        ],
+        schema=SCORED,
+    )
+
+
+@pytest.fixture(scope="session")
+def world():
+    """(known, scored): two of each user's twelve interactions are held out and scored."""
+    rng = np.random.default_rng(7)
+    user_bias, item_bias = rng.normal(size=NUM_USERS), rng.normal(size=NUM_ITEMS)
+    known, scored = [], []
+    for user in range(NUM_USERS):
+        for rank, item in enumerate(rng.choice(NUM_ITEMS, size=NUM_PER_USER, replace=False)):
+            logit = user_bias[user] + item_bias[item] + rng.normal()
+            label = int(rng.random() < 1.0 / (1.0 + np.exp(-2.0 * logit)))
+            pair = (f"u{user}", f"i{item}", label)
+            if rank < NUM_PER_USER - 2:
+                known.append(pair)
+            else:
+                score = float(1.0 / (1.0 + np.exp(-2.0 * logit)))
+                scored.append((*pair, score, int(rng.choice([2, 4, 6])), user % 10 == 0))
+    return interactions(known), scored_pairs(scored)
+
+
+@pytest.fixture(scope="session")
+def summary(world):
+    known, scored = world
+    return summarize(scored, known, exit_layers=(2, 4), num_layers=6, seconds=12.0, seed=0)

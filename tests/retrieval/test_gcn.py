@@ -1,0 +1,111 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from optirag_core.config import RetrieverSettings
+from optirag_core.retrieval.gcn import build_model, layer_weights, user_and_item_embeddings
+from optirag_core.retrieval.graph import build_graph, normalized_adjacency
+from tests.retrieval.reference_retrieval import dense_adjacency, dense_propagation, interactions
+
+# 3 users, 4 items, edges a-p, a-q, b-p, b-r, b-s, b-q. c-s.
+#
+#   degrees: a 2, b 4, c 1; p 2, q 2, r 1, s 2
+#   A[a,p] = A[a,q] = 1/sqrt(2*2) = 1/2      A[b,p] = A[b,q] = A[b,s] = 1/sqrt(4*2) = 1/sqrt(8)
+#   A[b,r] = 1/sqrt(4*1) = 1/2               A[c,s] = 1/sqrt(1*2) = 1/sqrt(2)
+EDGES = [("a", "p"), ("a", "q"), ("b", "p"), ("b", "q"), ("b", "r"), ("b", "s"), ("c", "s")]
+EIGHTH = 1 / math.sqrt(8)
+
+# Raw embedding, one number per node: users 0, items p 2, q 0, r 4, s 0.
+RAW = [[0.0], [0.0], [0.0], [2.0], [0.0], [4.0], [0.0]]
+
+# Layer 1 (items are all 0, because all users are 0):
+#   a = 1/2*2 = 1      b = 2/sqrt(8) + 4/2 = 2 + 2/sqrt(8)      c = 0
+# Layer 2 (users are all 0), with b1 = 2 + 2/sqrt(8):
+#   p = 1/2*1 + b1/sqrt(8) = 1/2 + 2/sqrt(8) + 2/8 = 3/4 + 2/sqrt(8);  q = the same;  r = b1/2 = 1 + 1/sqrt(8)
+#   s = b1/sqrt(8) = 1/4 + 2/sqrt(8)
+# Layer 3 (items are all 0), with p2, q2, r2, s2:
+#   a = 1/2*p2 + 1/2*q2 = 3/4 + 2/sqrt(8)
+#   b = (p2 + q2 + s2)/sqrt(8) + r2/2 = (7/4 + 6/sqrt(8))/sqrt(8) + 1/2 + 1/(2 sqrt(8)) = 5/4 + 9/(4 sqrt(8))
+#   c = s2/sqrt(2) = 2 s2/sqrt(8) = 1/2 + 1/(2 sqrt(8))
+LAYER_1 = [1.0, 2 + 2 * EIGHTH, 0.0, 0.0, 0.0, 0.0, 0.0]
+LAYER_2 = [0.0, 0.0, 0.0, 3 / 4 + 2 * EIGHTH, 3 / 4 + 2 * EIGHTH, 1 + EIGHTH, 1 / 4 + 2 * EIGHTH]
+LAYER_3 = [3 / 4 + 2 * EIGHTH, 5 / 4 + 9 / 4 * EIGHTH, 1 / 2 + EIGHTH / 2, 0.0, 0.0, 0.0, 0.0]
+
+
+def embeddings(aggregate, raw, weights=None):
+    """All nodes' aggregated embeddings, before any normalisation."""
+    retriever = RetrieverSettings(aggregate=aggregate, layer_weights=weights, embedding_dim=len(raw[0]))
+    graph = build_graph(interactions(*EDGES))
+    model = build_model(graph, retriever, seed=0)
+    model.embedding.weight.data = torch.tensor(raw)
+    return model.get_embedding(normalized_adjacency(graph)).detach(), user_and_item_embeddings(model, graph)
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "weights", "expected"),
+    [
+        ("mean", None, [(x + y + z) / 3 for x, y, z in zip(LAYER_1, LAYER_2, LAYER_3, strict=True)]),
+        ("last", None, LAYER_3),
+        (
+            "weighted",
+            (0.5, 2.0, -1.0),
+            [0.5 * x + 2 * y - z for x, y, z in zip(LAYER_1, LAYER_2, LAYER_3, strict=True)],
+        ),
+    ],
+)
+def test_hand_computed_propagation(aggregate, weights, expected):
+    nodes, (_, items) = embeddings(aggregate, RAW, weights)
+    torch.testing.assert_close(nodes[:, 0], torch.tensor(expected), atol=1e-6, rtol=0)
+    assert torch.equal(items, nodes[3:])  # items keep their length
+
+
+def test_user_vectors_have_length_one_and_zeros_stay_zeros():
+    # Only a's neighbourhood carries anything in layer 1: raw p = (3, 4) gives a = (1.5, 2), b the same direction, c 0.
+    raw = [[0.0, 0.0]] * 3 + [[3.0, 4.0]] + [[0.0, 0.0]] * 3
+    _, (users, _) = embeddings("weighted", raw, (1.0, 0.0, 0.0))
+    torch.testing.assert_close(users, torch.tensor([[0.6, 0.8], [0.6, 0.8], [0.0, 0.0]]))
+
+
+def test_layer_zero_never_counts():
+    for retriever in (
+        RetrieverSettings(num_layers=4, aggregate="mean"),
+        RetrieverSettings(num_layers=4, aggregate="last"),
+        RetrieverSettings(num_layers=4, aggregate="weighted", layer_weights=(0.1, 0.2, 0.3, 0.4)),
+    ):
+        weights = layer_weights(retriever)
+        assert weights[0] == 0
+        assert weights.sum() == pytest.approx(1.0)
+        assert len(weights) == 5
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_propagation_equals_dense_reference(data):
+    num_layers = data.draw(st.integers(1, 4))
+    pairs = st.tuples(st.integers(0, 7), st.integers(0, 5))
+    pairs = sorted(data.draw(st.sets(pairs, min_size=1, max_size=30)))
+    weights = data.draw(st.lists(st.floats(-2, 2, width=32), min_size=num_layers, max_size=num_layers))
+    graph = build_graph(interactions(*[(f"u{user}", f"i{item}") for user, item in pairs]))
+    retriever = RetrieverSettings(
+        num_layers=num_layers, embedding_dim=3, aggregate="weighted", layer_weights=tuple(weights)
+    )
+    model = build_model(graph, retriever, seed=data.draw(st.integers(0, 99)))
+    users, items = sorted({user for user, _ in pairs}), sorted({item for _, item in pairs})
+    edges = [(users.index(user), items.index(item)) for user, item in pairs]
+    adjacency = dense_adjacency(edges, len(users), len(items))
+    expected = dense_propagation(adjacency, model.embedding.weight.detach().double().numpy(), weights)
+    came = model.get_embedding(normalized_adjacency(graph)).detach().numpy()
+    np.testing.assert_allclose(came, expected, atol=1e-5)
+
+
+def test_one_seed_one_model():
+    graph = build_graph(interactions(*EDGES))
+    before = torch.random.get_rng_state()
+    first, second, other = (build_model(graph, RetrieverSettings(), seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(first.embedding.weight, second.embedding.weight)
+    assert not torch.equal(first.embedding.weight, other.embedding.weight)
+    assert torch.equal(before, torch.random.get_rng_state())  # nobody else's randomness is touched
