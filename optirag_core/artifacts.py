@@ -228,10 +228,11 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         identity = {key: manifest[key] for key in ("kind", "files", "config", "parents")}
         intact = manifest["digest"] == _digest(identity)
+        schema_version, *_ = (manifest[key] for key in ("schema_version", "version", "metrics"))
     except (ValueError, KeyError, TypeError):
         raise ArtifactCorrupt(f"{path} is damaged: not a manifest; make the artifact again") from None
-    if manifest["schema_version"] != SCHEMA_VERSION:
-        raise ArtifactMismatch(f"{path} has schema {manifest['schema_version']}, this code reads {SCHEMA_VERSION}")
+    if schema_version != SCHEMA_VERSION:
+        raise ArtifactMismatch(f"{path} has schema {schema_version}, this code reads {SCHEMA_VERSION}")
     if not intact:
         raise ArtifactCorrupt(f"{path} is damaged: its digest does not match its content; make the artifact again")
     return manifest

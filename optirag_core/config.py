@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from optirag_core.errors import ConfigError
 
@@ -129,6 +129,9 @@ class LlmSettings(Section):
     lora_rank: Count = 16
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 is for GPUs: 6-8x slower on CPUs")
     shape: ShapeSettings = ShapeSettings()
+    cold_start_epochs: Annotated[int, Field(ge=0)] = Field(
+        0, description="epochs before the others on prompts without similar users, which are several times shorter"
+    )
     epochs: Count = 1
     max_steps: Count | None = None
     batch_tokens: Count = Field(8192, description="padded tokens per optimiser step and worker")
@@ -138,6 +141,12 @@ class LlmSettings(Section):
     history_loss_weight: Annotated[float, Field(ge=0.0)] = Field(
         0.0, description="weight of predicting each shown rating from what precedes it; helps models from scratch"
     )
+
+    @field_validator("path")
+    @classmethod
+    def _absolute(cls, path: str | None) -> str | None:
+        """Workers run in other folders than the driver; a hub name stays as it is."""
+        return str(Path(path).absolute()) if path and Path(path).exists() else path
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -194,7 +203,7 @@ class RaySettings(Section):
     address: str = Field("local", description="`local` starts a Ray on this machine; `auto` joins the cluster's")
     num_cpus: Count = Field(2, description="logical CPUs of the local Ray")
     object_store_mib: Annotated[int, Field(ge=80)] = 256
-    train_workers: Count = 1
+    train_workers: Annotated[int, Field(ge=0)] = Field(1, description="0 trains in the driver's own process")
     cpus_per_train_worker: Positive = 1.0
     gpus_per_train_worker: Annotated[float, Field(ge=0.0)] = 0.0
     torch_threads: Count = Field(2, description="threads of torch in each worker")
@@ -203,15 +212,33 @@ class RaySettings(Section):
 class Settings(Section):
     """All settings of a run."""
 
-    workspace: str = "runs/demo"
+    workspace: str = Field(
+        "runs/default", validate_default=True, description="local folder or s3://bucket/prefix that holds the artifacts"
+    )
     seed: int = 0
     dataset: DatasetSettings = DatasetSettings()
     retriever: RetrieverSettings = RetrieverSettings()
     prompt: PromptSettings = PromptSettings()
     llm: LlmSettings = LlmSettings()
-    exits: ExitSettings = ExitSettings()
+    exits: ExitSettings = ExitSettings(layers=(3, 4, 5))  # of the default six-layer llm.shape
     scoring: ScoringSettings = ScoringSettings()
     ray: RaySettings = RaySettings()
+
+    @field_validator("workspace")
+    @classmethod
+    def _absolute(cls, workspace: str) -> str:
+        """Workers run in other folders than the driver."""
+        return workspace if "://" in workspace else str(Path(workspace).absolute())
+
+    @model_validator(mode="after")
+    def _exits_inside_llm(self) -> Self:
+        num_layers = self.llm.shape.num_layers
+        if self.llm.init == "scratch" and self.exits.layers[-1] >= num_layers:
+            raise ValueError(
+                f"exits.layers {list(self.exits.layers)} must lie below llm.shape.num_layers {num_layers}, where the "
+                "LLM's own head stands"
+            )
+        return self
 
 
 ALIASES = {"data": "dataset.path", "header": "dataset.header"}

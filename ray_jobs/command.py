@@ -5,6 +5,11 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
+
+import transformers
+from ray.exceptions import RayError
+from ray.train import TrainingFailedError
 
 from optirag_core.config import ALIASES, Settings, load_settings
 from optirag_core.errors import ConfigError, OptiragError
@@ -24,12 +29,30 @@ def run_job(job: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
     try:
         settings, given = parse(sys.argv[1:], description=job.__doc__ or "", arguments=arguments)
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
+        transformers.utils.logging.disable_progress_bar()
         for name in QUIET_LOGGERS:
             logging.getLogger(name).setLevel(logging.WARNING)
         job(settings, **given)
     except OptiragError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        raise SystemExit(EXIT_CODE) from None
+        _stop(error)
+    except (RayError, TrainingFailedError) as error:
+        own = _own_error(error)
+        if own is None:
+            raise
+        _stop(own)
+
+
+def _stop(error: OptiragError) -> NoReturn:
+    print(f"{type(error).__name__}: {error}", file=sys.stderr)
+    raise SystemExit(EXIT_CODE) from None
+
+
+def _own_error(error: BaseException | None) -> OptiragError | None:
+    """The `OptiragError` that a worker raised, out of what Ray wrapped it in."""
+    if error is None or isinstance(error, OptiragError):
+        return error
+    inner = [error.__cause__, getattr(error, "cause", None), *getattr(error, "worker_failures", {}).values()]
+    return next(filter(None, map(_own_error, inner)), None)
 
 
 def parse(

@@ -37,13 +37,16 @@ def open_assembler(
     return assembler, builder
 
 
-def labelled_samples(assembler: PromptAssembler, interactions: pa.Table, split: str) -> list[Sample]:
-    """Prompts of a split with the answers to their candidates."""
+def labelled_samples(
+    assembler: PromptAssembler, interactions: pa.Table, split: str, *, similar: bool = True
+) -> list[Sample]:
+    """Prompts of a split, with or without similar users, and the answers to their candidates."""
     requests = requests_for(interactions, split)
     labels: Sequence[Sequence[int]] = requests["labels"].to_pylist()
     items = requests["item_ids"].to_pylist()
     samples = []
-    for result, asked, answers in zip(assembler.assemble(requests_from(requests)), items, labels, strict=True):
+    prompts = assembler.assemble(requests_from(requests), similar=similar)
+    for result, asked, answers in zip(prompts, items, labels, strict=True):
         if result.prompt is not None:
             answer_of = dict(zip(asked, answers, strict=True))
             known = [answer_of[item_id] for item_id in result.candidates]

@@ -1,6 +1,8 @@
 """One Ray Train run: a loop on `ray.train_workers` workers, whose rank 0 hands back a folder of files and metrics."""
 
 import json
+import shutil
+import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -8,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow.fs
 import ray.train
 import torch
 from ray.actor import ActorHandle
@@ -42,18 +45,30 @@ def fit(
     Yields:
         The folder of files and the metrics; both are gone after the block.
     """
-    with progress_bar(kind, unit) as board:
-        result = _trainer(loop, settings, kind, board).fit()
-    with scratch_folder() as folder:
-        result.checkpoint.to_directory(str(folder))
-        metrics_file = folder / METRICS_FILE
-        metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
-        metrics_file.unlink()
-        yield folder, metrics
-    result.filesystem.delete_dir(result.path)
+    storage = f"{settings.workspace}/.train"
+    name = f"{kind}-{uuid.uuid4().hex[:12]}"  # a finished name would resume silently and train nothing
+    try:
+        with progress_bar(kind, unit) as board:
+            result = _trainer(loop, settings, board, RunConfig(name=name, storage_path=storage)).fit()
+        with scratch_folder() as folder:
+            result.checkpoint.to_directory(str(folder))
+            if (
+                not settings.ray.train_workers
+            ):  # in-process: nothing was uploaded, the checkpoint is the worker's folder
+                shutil.rmtree(result.checkpoint.path)
+            metrics_file = folder / METRICS_FILE
+            metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
+            metrics_file.unlink()
+            yield folder, metrics
+    finally:
+        filesystem, path = pyarrow.fs.FileSystem.from_uri(storage)
+        if filesystem.get_file_info(path).type == pyarrow.fs.FileType.Directory:
+            filesystem.delete_dir(path)
 
 
-def _trainer(loop: Callable[[dict[str, Any]], None], settings: Settings, kind: str, board: ActorHandle) -> TorchTrainer:
+def _trainer(
+    loop: Callable[[dict[str, Any]], None], settings: Settings, board: ActorHandle, run_config: RunConfig
+) -> TorchTrainer:
     ray_settings = settings.ray
     resources = {"CPU": ray_settings.cpus_per_train_worker}
     if ray_settings.gpus_per_train_worker:
@@ -66,8 +81,7 @@ def _trainer(loop: Callable[[dict[str, Any]], None], settings: Settings, kind: s
             use_gpu=bool(ray_settings.gpus_per_train_worker),
             resources_per_worker=resources,
         ),
-        # A finished name would resume silently and train nothing: every run has its own.
-        run_config=RunConfig(name=f"{kind}-{uuid.uuid4().hex[:12]}", storage_path=_storage(settings.workspace)),
+        run_config=run_config,
     )
 
 
@@ -92,13 +106,8 @@ def report(worker: Worker, metrics: dict[str, Any]) -> Iterator[Path | None]:
         yield None
         ray.train.report(metrics)
         return
-    with scratch_folder() as folder:
-        yield folder
-        (folder / METRICS_FILE).write_text(json.dumps(metrics), encoding="utf-8")
-        ray.train.report(metrics, checkpoint=Checkpoint.from_directory(str(folder)))
-
-
-def _storage(workspace: str) -> str:
-    """Where Ray Train keeps its checkpoints while it runs."""
-    base = workspace if "://" in workspace else str(Path(workspace).absolute())
-    return f"{base}/.train"
+    folder = Path(tempfile.mkdtemp(prefix="optirag-train-"))  # deleted by Ray once uploaded, or by `fit`
+    yield folder
+    (folder / METRICS_FILE).write_text(json.dumps(metrics), encoding="utf-8")
+    checkpoint = Checkpoint.from_directory(str(folder))
+    ray.train.report(metrics, checkpoint=checkpoint, delete_local_checkpoint_after_upload=True)

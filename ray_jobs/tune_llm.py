@@ -63,12 +63,17 @@ def _loop(config: dict[str, Any]) -> None:
         model, tokenizer = load_llm(settings.llm.path, dtype=settings.llm.dtype)
     assembler, builder = open_assembler(settings, dataset, inputs["retriever"], tokenizer)
     samples = labelled_samples(assembler, dataset.interactions, "tune")
+    cold = (
+        labelled_samples(assembler, dataset.interactions, "tune", similar=False)
+        if settings.llm.cold_start_epochs
+        else []
+    )
     answers = builder.answer_ids
     model.to(worker.device)
     if settings.llm.tuning != "none":
         model = tune(
             model, samples, answers, settings.llm,
-            seed=settings.seed, rank=worker.rank, world_size=worker.world_size,
+            seed=settings.seed, cold_start_samples=cold, rank=worker.rank, world_size=worker.world_size,
             on_step=lambda step: progress(step.number, step.total, loss=step.loss),
         )  # fmt: skip
     metrics = {

@@ -13,6 +13,8 @@ from optirag_core.data.schema import ITEMS, RATINGS, TIMESTAMP, USERS, require_c
 from optirag_core.data.text import clean_text
 from optirag_core.errors import DataError
 
+REQUIRED = pa.schema(field for field in RATINGS if field.name != "event_time")
+
 
 def load_tables(folder: Path, settings: DatasetSettings) -> RawDataset:
     """Read the tables; further columns of items and users are kept, for the prompt's template.
@@ -65,12 +67,13 @@ def _read(folder: Path, name: str) -> pa.Table:
 
 
 def _ratings(table: pa.Table) -> pa.Table:
+    table = require_columns(table, REQUIRED, "interactions.parquet")
     if "event_time" in table.column_names:
         times = _utc(table["event_time"])
         table = table.set_column(table.column_names.index("event_time"), "event_time", times)
     else:
         table = table.append_column("event_time", pa.nulls(table.num_rows, TIMESTAMP))
-    ratings = require_columns(table, RATINGS, "interactions")
+    ratings = require_columns(table, RATINGS, "interactions.parquet")
     if ratings.num_rows == 0:
         raise DataError("interactions has no rows")
     _require_values(ratings, ("user_id", "item_id", "rating"), "interactions")
@@ -94,7 +97,7 @@ def _utc(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def _entities(table: pa.Table, schema: pa.Schema, name: str) -> pa.Table:
-    table = require_columns(table, schema, name)
+    table = require_columns(table, schema, f"{name}.parquet")
     _require_values(table, schema.names, name)
     key = schema.names[0]
     num_repeated = table.num_rows - pc.count_distinct(table[key]).as_py()

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from optirag_core.errors import ModelError
@@ -15,20 +16,30 @@ def load_llm(
     """Load a model and its tokenizer from a local folder or by hub name; weights must be safetensors.
 
     Raises:
-        ModelError: there is nothing to load there, or it is no decoder of the supported shape.
+        ModelError: there is nothing to load there, it is no decoder of the supported shape, or weights are missing.
     """
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            path, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=False
+        model, report = AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=getattr(torch, dtype),
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # they are in the report, with their names
+            output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise ModelError(f"cannot load an LLM from {path}: {first_line}") from None
-    parts = (getattr(model.base_model, "layers", None), getattr(model.base_model, "norm", None), model.lm_head)
-    if any(part is None for part in parts):
+    parts = [(model.base_model, "layers"), (model.base_model, "norm"), (model, "lm_head")]
+    if not all(hasattr(module, name) for module, name in parts):
         raise ModelError(
             f"{path} is a {type(model).__name__}, without model.layers, model.norm and lm_head: use a Llama-like LLM"
+        )
+    random = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
+    if random:  # transformers fills them with random numbers and goes on
+        raise ModelError(
+            f"{path} lacks weights of {random[0]} in the shape that its config says ({len(random)} in all)"
         )
     return model.eval(), tokenizer
 

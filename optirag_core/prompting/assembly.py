@@ -23,6 +23,9 @@ class Neighbour(Protocol):
 class Neighbours(Protocol):
     """Finds similar users; `retrieval.index.UserIndex` does."""
 
+    def __contains__(self, user_id: str) -> bool:
+        """Whether the user has training interactions."""
+
     def similar_batch(self, user_ids: Sequence[str], k: int) -> list[list[Neighbour]]:
         """Up to k neighbours of each user, most similar first; none for a user without training interactions."""
 
@@ -71,10 +74,15 @@ class PromptAssembler:
         self._settings = settings
         self._num_similar_users = num_similar_users
 
-    def assemble(self, requests: Sequence[Request]) -> list[Assembled]:
-        """Prompts of many requests; a pair that cannot be scored becomes a `Reject`, never an exception."""
-        similar = self._neighbours.similar_batch([request.user_id for request in requests], self._num_similar_users)
-        return [self._assemble(request, users) for request, users in zip(requests, similar, strict=True)]
+    def assemble(self, requests: Sequence[Request], *, similar: bool = True) -> list[Assembled]:
+        """Prompts of many requests; a pair that cannot be scored becomes a `Reject`, never an exception.
+
+        Args:
+            similar: False leaves out the similar users, as for a user without training interactions.
+        """
+        number = self._num_similar_users if similar else 0
+        found = self._neighbours.similar_batch([request.user_id for request in requests], number)
+        return [self._assemble(request, users) for request, users in zip(requests, found, strict=True)]
 
     def _assemble(self, request: Request, similar_users: Sequence[Neighbour]) -> Assembled:
         candidates, rejects = self._usable(request.item_ids)
@@ -85,7 +93,7 @@ class PromptAssembler:
             except PromptTooLong as error:
                 rejects += [Reject(item_id, "prompt_too_long", str(error)) for item_id in candidates]
                 candidates = []
-        cold_start = not similar_users
+        cold_start = request.user_id not in self._neighbours
         return Assembled(prompt, candidates, rejects, similar_users, cold_start)
 
     def _context(self, request: Request, candidates: Sequence[str], similar_users: Sequence[Neighbour]) -> Context:

@@ -26,6 +26,8 @@ MACROS = (
 MACROS_WITHOUT_VALUE = ("instruction", "similar_heading", "target_heading", "question", "answer_cue")
 LAYOUT_VERSION = 1
 """Raise when the order of the pieces or `as_data` changes: LLMs tuned on another layout are then refused."""
+TEMPLATE_FAULTS = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError)
+"""What a template of the user's own can raise."""
 
 _STRUCTURE = str.maketrans({"'": "\u2019", "[": "(", "]": ")"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
@@ -43,7 +45,7 @@ class PromptTemplate:
         environment.globals |= words
         try:
             self._macros = environment.from_string(source).module
-        except jinja2.TemplateError as error:
+        except TEMPLATE_FAULTS as error:
             raise PromptError(f"prompt template {self.name}: {error}") from None
         missing = [name for name in MACROS if not hasattr(self._macros, name)]
         if missing:
@@ -59,15 +61,19 @@ class PromptTemplate:
         arguments = [] if value is None else [as_data(value)]
         try:
             return str(getattr(self._macros, macro)(*arguments))
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
+        except TEMPLATE_FAULTS as error:
             columns = f"; the row has {', '.join(value)}" if isinstance(value, Mapping) else ""
             raise PromptError(f"prompt template {self.name}, {macro}: {error}{columns}") from None
 
 
 def as_data(value: Any) -> Any:
-    """Make text unable to change a prompt's structure; numbers and None pass."""
+    """Make text unable to change a prompt's structure; numbers and None pass, a row's nested values become text."""
     if isinstance(value, Mapping):
-        return {key: as_data(item) for key, item in value.items()}
+        return {key: as_data(str(item) if isinstance(item, Mapping) else item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        value = ", ".join(map(str, value))
+    if isinstance(value, bytes):
+        value = str(value)
     if not isinstance(value, str):
         return value
     return _STARS.sub("*", _CONTROL.sub(" ", value)).translate(_STRUCTURE).strip(" *") or "untitled"

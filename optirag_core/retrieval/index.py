@@ -72,6 +72,10 @@ class UserIndex:
         _probe_enough(faiss, index)
         return cls(user_ids, embeddings, index)
 
+    def __contains__(self, user_id: str) -> bool:
+        """Whether the user has training interactions; one who has none is a cold start."""
+        return user_id in self._row_of
+
     def similar(self, user_id: str, k: int) -> list[Neighbour]:
         """The k most similar users of one user; see `similar_batch`."""
         return self.similar_batch([user_id], k)[0]

@@ -33,7 +33,12 @@ def exit_features(
 
     Returns:
         Hidden states per exit layer and the labels [A], both in the same order.
+
+    Raises:
+        DataError: there is no sample.
     """
+    if not samples:
+        raise DataError("no sample for the exit heads: lower dataset.min_history or raise the share of its split")
     lengths = [sample.num_tokens for sample in samples]
     states: dict[int, list[Tensor]] = {layer: [] for layer in layers}
     labels = []

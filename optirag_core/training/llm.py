@@ -65,6 +65,7 @@ def tune_llm(
     settings: LlmSettings,
     *,
     seed: int,
+    cold_start_samples: Sequence[Sample] = (),
     rank: int = 0,
     world_size: int = 1,
     on_step: Callable[[Step], None] | None = None,
@@ -73,6 +74,8 @@ def tune_llm(
 
     Args:
         answer_ids: vocabulary ids of yes and no.
+        cold_start_samples: the same answers behind prompts without similar users, for `cold_start_epochs` of them
+            first: a model from scratch learns to read histories there at a fraction of the tokens.
         rank, world_size: data-parallel worker; torch.distributed is initialised when world_size > 1.
         on_step: called after every optimiser step.
 
@@ -81,8 +84,9 @@ def tune_llm(
     """
     if not samples:
         raise DataError("no training sample for the LLM: lower dataset.min_history or raise dataset.split.tune_share")
-    adapted = _with_lora(model, settings) if settings.tuning == "lora" else None
-    plan = _plan(samples, settings, seed=seed, world_size=world_size)
+    adapted = _with_lora(model, settings, seed) if settings.tuning == "lora" else None
+    epochs = [cold_start_samples] * settings.cold_start_epochs + [samples] * settings.epochs
+    plan = _plan(epochs, settings, seed=seed, world_size=world_size)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(
         trainable, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay
@@ -90,7 +94,7 @@ def tune_llm(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_cosine(len(plan), settings.warmup_share))
     model.train()
     for number, batches in enumerate(plan, start=1):
-        batch = pack([samples[index] for index in batches[rank]])
+        batch = pack(batches[rank])
         loss = answer_loss(model, batch, answer_ids, settings.history_loss_weight)
         loss.backward()
         if world_size > 1:
@@ -153,19 +157,23 @@ def _answer_logits(model: PreTrainedModel, answers: Tensor, answer_ids: tuple[in
 
 
 def _plan(
-    samples: Sequence[Sample], settings: LlmSettings, *, seed: int, world_size: int
-) -> list[tuple[list[int], ...]]:
+    epochs: Sequence[Sequence[Sample]], settings: LlmSettings, *, seed: int, world_size: int
+) -> list[tuple[list[Sample], ...]]:
     """Steps of one batch per worker; batches that do not fill a step are left out."""
     generator = torch.Generator().manual_seed(seed)
-    lengths = [sample.num_tokens for sample in samples]
-    batches = [b for _ in range(settings.epochs) for b in plan_batches(lengths, settings.batch_tokens, generator)]
+    batches = []
+    for samples in epochs:
+        lengths = [sample.num_tokens for sample in samples]
+        planned = plan_batches(lengths, settings.batch_tokens, generator)
+        batches += [[samples[index] for index in batch] for batch in planned]
     if len(batches) < world_size:
         raise DataError(f"{len(batches)} batches for {world_size} workers: lower llm.batch_tokens")
     steps = list(zip(*(batches[rank::world_size] for rank in range(world_size)), strict=False))
     return steps[: settings.max_steps]
 
 
-def _with_lora(model: PreTrainedModel, settings: LlmSettings) -> PeftModel:
+def _with_lora(model: PreTrainedModel, settings: LlmSettings, seed: int) -> PeftModel:
+    torch.manual_seed(seed)  # all workers start from the same random matrices
     config = LoraConfig(r=settings.lora_rank, target_modules=list(LORA_MODULES), task_type="CAUSAL_LM")
     return get_peft_model(model, config)
 

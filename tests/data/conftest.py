@@ -1,8 +1,6 @@
-"""Where the publishers' real files lie, and how a test writes small ones."""
+"""How a test writes small copies of the publishers' files."""
 
 import gzip
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,22 +8,6 @@ import pytest
 
 from optirag_core.config import DatasetSettings
 from optirag_core.data.schema import RATINGS
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Callable[[str], Path]:
-    """Folder of one publisher's real files; skips the test where they are absent."""
-    root = Path(os.environ.get("OPTIRAG_DATA", REPOSITORY.parent / "shared" / "data"))
-
-    def folder(name: str) -> Path:
-        path = root / name
-        if not path.is_dir():
-            pytest.skip(f"no real data: set OPTIRAG_DATA to a folder that holds {name}/")
-        return path
-
-    return folder
 
 
 @pytest.fixture

@@ -81,7 +81,7 @@ def test_times_of_any_unit(write, type_, value, expected):
         ({"rating": [1.0, float("nan"), float("inf")]}, r"column 'rating' is not finite in 2 rows"),
         ({"rating": ["a", "b", "c"]}, r"column 'rating' is string, expected float"),
         ({"item_id": ["a", "x", "y"]}, r"interactions name 2 items that the items table lacks, e\.g\. 'x'"),
-        ({"items": {"item_id": ["a", "b"]}}, r"items: column 'title' is missing"),
+        ({"items": {"item_id": ["a", "b"]}}, r"items.parquet: column 'title' is missing"),
         ({"items": {"item_id": ["a", "a", "b"], "title": ["x", "y", "z"]}}, r"items: 1 of 3 rows repeat a item_id"),
         ({"items": {"item_id": ["a", "b"], "title": ["x", None]}}, r"items: column 'title' is null in 1 of 2 rows"),
         ({"users": {"user_id": [1, 1, None]}}, r"users: column 'user_id' is null in 1 of 3 rows"),

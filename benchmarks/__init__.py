@@ -1,0 +1,1 @@
+"""One command per claim; results are dated JSON with hardware and commit."""

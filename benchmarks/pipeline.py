@@ -1,0 +1,95 @@
+"""Wall time and memory of a whole pipeline run, with the figures of its report.
+
+    python -m benchmarks.pipeline --out benchmarks/results/FILE.json -- --config FILE [--data DIR] --workspace NEW_DIR
+
+Memory is the largest sum over the run's processes of what each holds for itself (USS) plus shared memory counted once.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+
+from benchmarks.machine import provenance
+from optirag_core.artifacts import Workspace
+from ray_jobs.command import parse
+
+INTERVAL_S = 1.0
+GIB = 2**30
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("pipeline", nargs=argparse.REMAINDER, help="-- and the pipeline's own arguments")
+    given = parser.parse_args()
+    arguments = given.pipeline[1:] if given.pipeline[:1] == ["--"] else given.pipeline
+    settings, _ = parse(arguments)
+    if Workspace(settings.workspace).has("dataset"):
+        sys.exit(f"{settings.workspace} holds artifacts already: finished stages would be skipped; name a new folder")
+    started = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ray_jobs.pipeline", *arguments], stdout=subprocess.PIPE, text=True
+    )
+    peak = _peak_memory(process)
+    output = process.stdout.read()
+    if process.wait():
+        sys.exit(f"the pipeline ended with exit code {process.returncode}")
+    result = {
+        "command": " ".join(["python -m ray_jobs.pipeline", *_portable(arguments)]),
+        **provenance(),
+        "wall_seconds": round(time.monotonic() - started, 1),
+        "peak_memory_gib": round(peak / GIB, 2),
+        "stage_seconds": {name: float(s) for name, s in re.findall(r"^\[\d/\d\] (\w+): ([\d.]+) s$", output, re.M)},
+        **_figures(Workspace(settings.workspace)),
+    }
+    given.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(output)
+    print(json.dumps({key: result[key] for key in ("wall_seconds", "peak_memory_gib", "stage_seconds")}, indent=2))
+
+
+def _portable(arguments: list[str]) -> list[str]:
+    """Folders of this machine say nothing to others."""
+    hidden = {"--data": "DIR", "--workspace": "DIR"}
+    previous = ["", *arguments]
+    return [hidden.get(before, value) for before, value in zip(previous, arguments, strict=False)]
+
+
+def _peak_memory(process: subprocess.Popen) -> int:
+    peak, shared_before = 0, psutil.virtual_memory().shared
+    while process.poll() is None:
+        time.sleep(INTERVAL_S)
+        total = 0
+        for child in _family(process.pid):
+            try:
+                total += child.memory_full_info().uss
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        peak = max(peak, total + max(0, psutil.virtual_memory().shared - shared_before))
+    return peak
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        parent = psutil.Process(pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _figures(workspace: Workspace) -> dict[str, object]:
+    summary = json.loads((workspace.open("reports").path / "summary.json").read_text(encoding="utf-8"))
+    kept = ("model", "floors", "beats_floor", "exits", "cold_start", "throughput")
+    figures = {name: summary[name] for name in kept}
+    for kind in ("dataset", "retriever", "llm", "exit_heads", "scores"):
+        figures[kind] = dict(workspace.open(kind).metrics)
+    return figures
+
+
+if __name__ == "__main__":
+    main()

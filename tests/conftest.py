@@ -1,0 +1,62 @@
+"""What tests of several packages share: the publishers' real files, and small real tokenizers and models."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of the real files; skips the test where there is none."""
+    root = Path(os.environ.get("OPTIRAG_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not root.is_dir():
+        pytest.skip(f"no real data: {root} is no folder, set OPTIRAG_DATA to the one that holds bookcrossing/ and more")
+    return root
+
+
+@pytest.fixture(scope="session")
+def real_data(shared_data: Path) -> Callable[[str], Path]:
+    """Folder of one publisher's real files; skips the test where they are absent."""
+
+    def folder(name: str) -> Path:
+        path = shared_data / name
+        if not path.is_dir():
+            pytest.skip(f"no real data: set OPTIRAG_DATA to a folder that holds {name}/")
+        return path
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def llama_tokenizer(real_data: Callable[[str], Path]) -> PreTrainedTokenizerBase:
+    """The tokenizer of Llama and Vicuna."""
+    return AutoTokenizer.from_pretrained(real_data("llama-tokenizer"))
+
+
+@pytest.fixture(scope="session")
+def byte_tokenizer() -> PreTrainedTokenizerFast:
+    """One token per byte, " yes" and " no" aside: decoding gives exactly the text that was encoded."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False)
+    tokenizer.train_from_iterator([" yes", " no"], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+
+
+def tiny_llama(*, seed: int = 0, **changes: object) -> LlamaForCausalLM:
+    """A random Llama of 4 layers; weights large enough for predictions to differ between prompts and layers."""
+    torch.manual_seed(seed)
+    shape = {
+        "vocab_size": 40, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4,
+        "num_key_value_heads": 2, "max_position_embeddings": 128, "initializer_range": 0.2,
+    }  # fmt: skip
+    return LlamaForCausalLM(LlamaConfig(**{**shape, **changes})).eval()

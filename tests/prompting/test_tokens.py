@@ -1,0 +1,80 @@
+import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+from transformers import ByT5Tokenizer
+
+from optirag_core.errors import PromptError
+from optirag_core.prompting.template import PromptTemplate
+from optirag_core.prompting.tokens import PieceEncoder
+
+from .conftest import FAMILIES, SETTINGS
+
+CUE = "***.\nAnswer:"
+SPECIAL_TEXTS = ["</s>", "<s>", "<unk>", "a</s>b", "<s><s>", " </s> "]
+
+
+def test_a_piece_has_no_special_tokens(byte_tokenizer):
+    encoder = PieceEncoder(byte_tokenizer)
+    assert encoder.bos == [byte_tokenizer.bos_token_id]
+    assert len(encoder.encode("abc")) == 3
+    assert encoder.encode("") == []
+
+
+def test_without_a_first_token_there_is_none(byte_tokenizer):
+    byte_tokenizer = byte_tokenizer.__class__(tokenizer_object=byte_tokenizer.backend_tokenizer)
+    assert PieceEncoder(byte_tokenizer).bos == []
+
+
+@pytest.mark.parametrize("text", SPECIAL_TEXTS)
+def test_special_tokens_in_a_text_are_ordinary_text(byte_tokenizer, text):
+    ids = PieceEncoder(byte_tokenizer).encode(text)
+    assert not set(ids) & set(byte_tokenizer.all_special_ids)
+    assert byte_tokenizer.decode(ids) == text
+
+
+@pytest.mark.parametrize("text", SPECIAL_TEXTS)
+def test_special_tokens_in_a_text_are_ordinary_text_for_llama(llama_tokenizer, text):
+    assert not set(PieceEncoder(llama_tokenizer).encode(text)) & set(llama_tokenizer.all_special_ids)
+
+
+@examples(max_examples=100, deadline=None)
+@given(text=st.text())
+def test_llama_encodes_any_text_without_special_tokens(llama_tokenizer, text):
+    assert not set(PieceEncoder(llama_tokenizer).encode(text)) & set(llama_tokenizer.all_special_ids)
+
+
+def test_answer_words_as_they_follow_the_cue(byte_tokenizer):
+    answers = PieceEncoder(byte_tokenizer).answer_ids(CUE, "yes", "no")
+    assert byte_tokenizer.convert_ids_to_tokens([answers.yes, answers.no]) == ["Ġyes", "Ġno"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_answer_words_of_llama(llama_tokenizer, family):
+    cue = PromptTemplate(SETTINGS[family]).render("answer_cue")
+    encoder = PieceEncoder(llama_tokenizer)
+    assert encoder.answer_ids(cue, "yes", "no") == (4874, 694)
+    assert encoder.answer_ids(cue, "Yes", "No") == (3869, 1939)
+
+
+@pytest.mark.parametrize(("yes", "no", "word", "number"), [("yes", "never", "never", 6), ("ja", "no", "ja", 3)])
+def test_an_answer_of_several_tokens_is_refused(byte_tokenizer, yes, no, word, number):
+    with pytest.raises(
+        PromptError, match=rf"answer word '{word}' is {number} tokens .*, expected 1: set prompt\.answer"
+    ):
+        PieceEncoder(byte_tokenizer).answer_ids(CUE, yes, no)
+
+
+def test_an_answer_of_several_tokens_is_refused_for_llama(llama_tokenizer):
+    with pytest.raises(PromptError, match=r"'nope' is 2 tokens \[\d+, \d+\] behind the prompt, expected 1"):
+        PieceEncoder(llama_tokenizer).answer_ids(CUE, "yes", "nope")
+
+
+def test_equal_answers_are_refused(byte_tokenizer):
+    with pytest.raises(PromptError, match=r"'no' and 'no' are the same token \d+: choose others"):
+        PieceEncoder(byte_tokenizer).answer_ids(CUE, "no", "no")
+
+
+def test_a_tokenizer_without_a_fast_form_is_refused():
+    with pytest.raises(PromptError, match=r"ByT5Tokenizer is no fast tokenizer: convert it to tokenizer\.json"):
+        PieceEncoder(ByT5Tokenizer())

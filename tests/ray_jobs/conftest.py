@@ -1,0 +1,54 @@
+"""One local Ray for the session, and one finished pipeline run that the tests read."""
+
+import os
+from pathlib import Path
+
+import pytest
+import ray
+
+from optirag_core.config import Settings, settings_from
+from ray_jobs.pipeline import pipeline
+from ray_jobs.session import LOCAL_ENVIRONMENT
+
+NUM_LAYERS = 5
+
+
+@pytest.fixture(scope="session", autouse=True)
+def local_ray():
+    """Every job finds this Ray and leaves it alone."""
+    os.environ.update(LOCAL_ENVIRONMENT)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=200 * 2**20, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+def tiny_settings(workspace: Path, **changes: object) -> Settings:
+    """A whole run in seconds: a few users, a few steps, training in this process."""
+    raw = {
+        "workspace": str(workspace),
+        "dataset": {
+            "source": "synthetic",
+            "like_threshold": 5,
+            "synthetic": {"num_users": 120, "num_books": 60, "mean_ratings_per_user": 10},
+        },
+        "retriever": {"max_epochs": 3, "num_similar_users": 2},
+        "prompt": {"template": "books", "max_similar_history": 3},
+        "llm": {
+            "shape": {"hidden_size": 32, "intermediate_size": 64, "num_layers": NUM_LAYERS, "num_heads": 2,
+                      "vocab_size": 400},
+            "max_steps": 5,
+            "history_loss_weight": 1.0,
+        },
+        "exits": {"layers": [3, 4], "epochs": 2},
+        "scoring": {"pairs_per_shard": 40},
+        "ray": {"train_workers": 0},
+    }  # fmt: skip
+    return settings_from(raw | changes)
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory, local_ray) -> Settings:
+    """Settings of a pipeline run on generated data that has ended well."""
+    settings = tiny_settings(tmp_path_factory.mktemp("workspace"))
+    pipeline(settings)
+    return settings

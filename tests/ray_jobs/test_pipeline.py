@@ -1,0 +1,131 @@
+"""The main job on real input: generated data, own tables, and publishers' files where they are at hand."""
+
+import json
+import re
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from optirag_core.artifacts import MADE_BY, Workspace
+from optirag_core.data.dataset import Dataset
+from optirag_core.data.schema import SCORES
+from ray_jobs.evaluate import evaluate, read_shards
+from ray_jobs.pipeline import pipeline
+from tests.ray_jobs.conftest import NUM_LAYERS, tiny_settings
+
+pytestmark = pytest.mark.ray
+
+
+def test_every_test_pair_is_scored_once(finished_run):
+    workspace = Workspace(finished_run.workspace)
+    scores = read_shards(workspace.open("scores").path, "scores")
+    rejects = read_shards(workspace.open("scores").path, "rejects")
+    interactions = Dataset.load(workspace.open("dataset").path).interactions
+
+    asked = {(row["user_id"], row["item_id"]) for row in interactions.to_pylist() if row["split"] == "test"}
+    answered = list(zip(scores["user_id"].to_pylist(), scores["item_id"].to_pylist(), strict=True))
+
+    assert scores.schema.equals(SCORES)
+    assert len(answered) == len(asked) > 100
+    assert set(answered) == asked
+    assert len(rejects) == 0
+    assert all(0.0 <= score <= 1.0 for score in scores["score"].to_pylist())
+    assert set(scores["exit_layer"].to_pylist()) <= {3, 4, NUM_LAYERS}
+
+
+def test_it_takes_more_than_one_shard(finished_run):
+    assert len(list(Workspace(finished_run.workspace).open("scores").path.glob("scores-*.parquet"))) > 1
+
+
+def test_a_second_run_finds_everything_done(finished_run, caplog):
+    workspace = Workspace(finished_run.workspace)
+    before = {kind: workspace.open(kind).manifest for kind in MADE_BY}
+
+    with caplog.at_level("INFO"):
+        pipeline(finished_run)
+
+    assert {kind: workspace.open(kind).manifest for kind in MADE_BY} == before
+    assert caplog.text.count("is there already") == len(MADE_BY)
+
+
+def test_the_same_settings_give_the_same_scores(finished_run, tmp_path):
+    again = finished_run.model_copy(update={"workspace": str(tmp_path)})
+    pipeline(again)
+
+    first, second = (
+        read_shards(Workspace(run.workspace).open("scores").path, "scores").drop_columns("scored_at")
+        for run in (finished_run, again)
+    )
+
+    assert first.select(["user_id", "item_id", "score", "exit_layer"]).equals(
+        second.select(["user_id", "item_id", "score", "exit_layer"])
+    )
+
+
+def test_the_terminal_and_the_report_say_the_same(finished_run, caplog):
+    with caplog.at_level("INFO"):
+        report = evaluate(finished_run)
+
+    summary = json.loads((report.path / "summary.json").read_text(encoding="utf-8"))
+    shown = re.search(r"^\s*AUC\s+(0\.\d{4})", caplog.text, re.MULTILINE)
+    html = (report.path / "report.html").read_text(encoding="utf-8")
+    assert shown and shown[1] == f"{summary['model']['auc']:.4f}"
+    assert f"{summary['model']['auc']:.4f}" in html
+    assert summary["floors"]["user mean"]["auc"] > 0.5
+
+
+@pytest.fixture
+def timed_tables(tmp_path):
+    """Own data: a shop with prices and times, like in DESIGN's tables, nothing else."""
+    rng = np.random.default_rng(0)
+    items = [{"item_id": f"i{n}", "title": f"Lamp {n}", "colour": ("red", "blue")[n % 2]} for n in range(40)]
+    start = datetime(2024, 1, 1, tzinfo=UTC)
+    rows = [
+        {
+            "user_id": f"u{user}",
+            "item_id": f"i{item}",
+            "rating": float(rng.integers(1, 6)),
+            "event_time": start + timedelta(days=int(rng.integers(0, 300)), seconds=int(rng.integers(0, 86400))),
+        }
+        for user in range(60)
+        for item in rng.choice(40, 12, replace=False)
+    ]
+    folder = tmp_path / "own"
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(rows), folder / "interactions.parquet")
+    pq.write_table(pa.Table.from_pylist(items), folder / "items.parquet")
+    return folder
+
+
+def test_own_timed_tables_run_without_code(timed_tables, tmp_path):
+    settings = tiny_settings(
+        tmp_path / "workspace",
+        dataset={"source": "tables", "path": str(timed_tables), "split": {"method": "time_cut", "tune_share": 0.3}},
+        prompt={"template": "generic", "item_fields": ["colour"]},
+    )
+
+    pipeline(settings)
+
+    workspace = Workspace(settings.workspace)
+    interactions = Dataset.load(workspace.open("dataset").path).interactions.to_pylist()
+    times = {name: [row["event_time"] for row in interactions if row["split"] == name] for name in ("train", "test")}
+    assert max(times["train"]) < min(times["test"])
+    assert len(read_shards(workspace.open("scores").path, "scores")) == len(times["test"]) > 20
+
+
+@pytest.mark.slow
+def test_amazon_gift_cards_run_end_to_end(shared_data, tmp_path):
+    settings = tiny_settings(
+        tmp_path,
+        dataset={"source": "amazon", "path": str(shared_data / "amazon"), "category": "Gift_Cards",
+                 "split": {"method": "leave_last_out"}},
+        prompt={"template": "amazon", "max_tokens": 1024},
+    )  # fmt: skip
+
+    pipeline(settings)
+
+    summary = json.loads((Workspace(settings.workspace).open("reports").path / "summary.json").read_text())
+    assert summary["model"]["pairs"] > 100

@@ -1,0 +1,91 @@
+"""Scoring through Ray: the same as in this process, and every odd request ends in a score or a reject."""
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from optirag_core.artifacts import Workspace
+from optirag_core.data.dataset import Dataset
+from optirag_core.data.schema import REQUESTS
+from optirag_core.data.splits import requests_for
+from optirag_core.engine.loading import load_llm
+from optirag_core.errors import ArtifactMismatch, DataError
+from optirag_core.prompting.assembly import requests_from
+from ray_jobs.artifact_job import open_inputs
+from ray_jobs.evaluate import read_shards
+from ray_jobs.prompt_stage import open_assembler
+from ray_jobs.score import KINDS, open_scorer, plan_shards, score
+
+pytestmark = pytest.mark.ray
+
+
+def with_scoring(settings, **changes):
+    return settings.model_copy(update={"scoring": settings.scoring.model_copy(update=changes)})
+
+
+def test_ray_gives_what_this_process_gives(finished_run):
+    inputs = open_inputs(finished_run, *KINDS)
+    dataset = Dataset.load(inputs["dataset"].path)
+    _, tokenizer = load_llm(inputs["llm"].path)
+    assembler, _ = open_assembler(finished_run, dataset, inputs["retriever"], tokenizer)
+    requests = requests_for(dataset.interactions, "test")
+    scorer = open_scorer(finished_run, inputs)
+    expected = {}
+    for shard in plan_shards(requests.select(REQUESTS.names), finished_run.scoring.pairs_per_shard):
+        assembled = assembler.assemble(requests_from(shard))
+        scores = scorer.score([result.prompt.group for result in assembled])
+        for user, result, pairs in zip(shard["user_id"].to_pylist(), assembled, scores, strict=True):
+            expected |= {(user, item): pair for item, pair in zip(result.candidates, pairs, strict=True)}
+
+    rows = read_shards(Workspace(finished_run.workspace).open("scores").path, "scores").to_pylist()
+
+    assert len(rows) == len(expected)
+    for row in rows:
+        pair = expected[row["user_id"], row["item_id"]]
+        assert row["score"] == pytest.approx(pair.score, abs=1e-6)
+        assert row["exit_layer"] == pair.exit_layer
+
+
+def test_odd_requests_are_scored_or_rejected_with_a_reason(finished_run, tmp_path):
+    item = Dataset.load(Workspace(finished_run.workspace).open("dataset").path).items["item_id"][0].as_py()
+    rows = [
+        {"user_id": "stranger", "item_ids": [item, "no such item", None, item]},
+        {"user_id": "empty", "item_ids": []},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(list(REQUESTS)[:2])), tmp_path / "requests.parquet")
+
+    artifact = score(with_scoring(finished_run, requests=str(tmp_path / "requests.parquet"), max_reject_share=1.0))
+
+    [scored] = read_shards(artifact.path, "scores").to_pylist()
+    assert (scored["user_id"], scored["item_id"], scored["cold_start"]) == ("stranger", item, True)
+    assert scored["num_similar_users"] == 0
+    codes = {row["error_code"] for row in read_shards(artifact.path, "rejects").to_pylist()}
+    assert codes == {"unknown_item", "null_item", "duplicate_pair"}
+
+
+def test_too_many_rejects_write_nothing(finished_run, tmp_path):
+    pq.write_table(pa.table({"user_id": ["u"], "item_ids": [["no such item"]]}), tmp_path / "requests.parquet")
+    before = Workspace(finished_run.workspace).latest("scores")
+
+    with pytest.raises(DataError, match=r"1 of 1 pairs were rejected, more than scoring.max_reject_share 1.00%"):
+        score(with_scoring(finished_run, requests=str(tmp_path / "requests.parquet")))
+
+    assert Workspace(finished_run.workspace).latest("scores") == before
+
+
+def test_another_template_than_the_llm_was_tuned_on_is_refused(finished_run):
+    other = finished_run.model_copy(update={"prompt": finished_run.prompt.model_copy(update={"template": "generic"})})
+
+    with pytest.raises(ArtifactMismatch, match="was tuned on another prompt"):
+        score(other)
+
+
+def test_shards_hold_whole_users_and_every_request_once():
+    lengths = [3, 1, 0, 7, 2, 2]
+    requests = pa.table({"user_id": [str(n) for n in range(6)], "item_ids": [["i"] * n for n in lengths]})
+
+    shards = plan_shards(requests, pairs_per_shard=4)
+
+    assert pa.concat_tables(shards).equals(requests)
+    # Pairs before each user: 0 3 4 4 11 13, so the users' shards are 0 0 1 1 2 3.
+    assert [shard["user_id"].to_pylist() for shard in shards] == [["0", "1"], ["2", "3"], ["4"], ["5"]]

@@ -1,0 +1,194 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from optirag_core.config import ALIASES, Settings, load_settings, settings_from
+from optirag_core.errors import ConfigError
+
+CONFIGS = sorted((Path(__file__).resolve().parents[1] / "ray_jobs" / "configs").glob("*.yaml"))
+
+
+@pytest.fixture
+def write(tmp_path):
+    def file(text: str) -> Path:
+        path = tmp_path / "settings.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return file
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"promt": {}}, r"^unknown setting promt: did you mean prompt\?$"),
+        ({"llm": {"epoch": 1}}, r"^unknown setting llm\.epoch: did you mean llm\.epochs\?$"),
+        ({"llm": {"shape": {"n_layers": 3}}}, r"^unknown setting .*: did you mean llm\.shape\.num_layers\?$"),
+        ({"dataset": {"split": {"tune_shares": 0.5}}}, r"did you mean dataset\.split\.tune_share\?$"),
+        ({"zzz": 1}, r"^unknown setting zzz: valid keys of the settings are workspace, seed, dataset, .*, ray$"),
+        ({"retriever": {"zzz": 1}}, r"^unknown setting retriever\.zzz: valid keys of retriever are num_layers, "),
+    ],
+)
+def test_unknown_key_names_the_nearest(raw, message):
+    with pytest.raises(ConfigError, match=message):
+        settings_from(raw)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "wrong", "right"),
+    [
+        ("dataset", "max_malformed_share", 1.01, 1.0),
+        ("dataset", "max_malformed_share", -0.01, 0.0),
+        ("dataset", "max_malformed_share", float("nan"), 0.5),
+        ("dataset", "min_history", 0, 1),
+        ("retriever", "num_similar_users", -1, 0),
+        ("retriever", "learning_rate", 0.0, 1e-9),
+        ("retriever", "l2", -1e-9, 0.0),
+        ("prompt", "max_history", 0, 1),
+        ("llm", "max_steps", 0, None),
+        ("llm", "init", "guess", "scratch"),
+        ("exits", "window", 1, 2),
+        ("exits", "threshold", -0.1, 0.0),
+        ("exits", "criterion", "entropy", "probability"),
+        ("scoring", "num_gpus_per_actor", -1, 0.5),
+        ("ray", "object_store_mib", 79, 80),
+        ("ray", "num_cpus", "two", "2"),
+    ],
+)
+def test_bounds_are_refused_with_key_and_value(section, key, wrong, right):
+    others = {"exits": {"layers": [3, 5]}}.get(section, {})
+    settings_from({section: {key: right, **others}})
+    with pytest.raises(ConfigError, match=rf"^{section}\.{key}: got {wrong!r}: "):
+        settings_from({section: {key: wrong, **others}})
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"dataset": {"source": "yelp"}}, r"dataset\.source yelp reads raw files: give --data DIR"),
+        ({"retriever": {"aggregate": "weighted"}}, r"weighted needs 3 retriever\.layer_weights, got 0"),
+        ({"retriever": {"aggregate": "weighted", "layer_weights": [1, 2]}}, r"needs 3 .*, got 2"),
+        ({"llm": {"init": "pretrained"}}, r"llm\.init: pretrained needs llm\.path"),
+        ({"llm": {"tuning": "lora"}}, r"llm\.init: scratch trains all weights"),
+        ({"llm": {"shape": {"hidden_size": 30}}}, r"hidden_size 30 is not a multiple of num_heads 4"),
+        ({"exits": {"layers": []}}, r"exits\.layers must be a strictly increasing, non-empty list, got \[\]"),
+        ({"exits": {"layers": [5, 3]}}, r"strictly increasing.*\[5, 3\]"),
+        ({"exits": {"layers": [3, 3]}}, r"strictly increasing.*\[3, 3\]"),
+        ({"exits": {"layers": [2, 4]}}, r"exits\.window 3 reads 3 layers back: .* must be >= 3, got 2"),
+    ],
+)
+def test_settings_that_contradict_each_other(raw, message):
+    with pytest.raises(ConfigError, match=message):
+        settings_from(raw)
+
+
+def test_settings_that_only_just_agree():
+    settings_from({"retriever": {"aggregate": "weighted", "layer_weights": [1, 2, 3]}})
+    settings_from({"llm": {"init": "pretrained", "path": "x", "tuning": "lora"}, "exits": {"layers": [5, 30]}})
+    settings_from({"exits": {"layers": [2, 4], "window": 2}})
+
+
+def test_a_file_is_read_and_the_rest_has_defaults(write):
+    settings = load_settings(write("seed: 3\nllm: {epochs: 7}\n"))
+    assert (settings.seed, settings.llm.epochs) == (3, 7)
+    assert settings.llm.batch_tokens == Settings().llm.batch_tokens
+    assert load_settings(write("")) == Settings()
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(ValidationError, match="frozen"):
+        Settings().llm.epochs = 3
+
+
+def test_overrides_win_in_order(write):
+    path = write("llm: {epochs: 7}\n")
+    overrides = [("llm.epochs", "2"), ("exits.layers", "[3, 5]"), ("llm.learning_rate", "1e-4"), ("llm.epochs", "3")]
+    settings = load_settings(path, overrides)
+    assert settings.llm.epochs == 3
+    assert settings.exits.layers == (3, 5)
+    assert settings.llm.learning_rate == 1e-4
+    assert load_settings(path, [("llm.shape.num_layers", "8")]).llm.shape.num_layers == 8
+
+
+def test_short_names_on_the_command_line(write):
+    path = write("dataset: {source: bookcrossing}\n")
+    with pytest.raises(ConfigError, match="give --data DIR"):
+        load_settings(path)
+    settings = load_settings(path, [("data", "some/folder"), ("header", "none")])
+    assert settings.dataset.path == "some/folder"
+    assert settings.dataset.header == "none"
+
+
+def test_short_names_hide_no_setting():
+    assert not set(ALIASES) & set(Settings.model_fields)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("llm.epoch", r"^unknown setting llm\.epoch: did you mean llm\.epochs\?$"),
+        ("seed.x", r"^seed is a single value: it has no key 'x'$"),
+        ("llm.epochs.x", r"^llm\.epochs is a single value: it has no key 'x'$"),
+        ("llm", r"^llm: got 1: "),
+    ],
+)
+def test_overrides_that_name_nothing(write, key, message):
+    with pytest.raises(ConfigError, match=message):
+        load_settings(write("seed: 0\nllm: {epochs: 7}\n"), [(key, "1")])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("llm: [1, 2\nseed: 1", "is not valid YAML: "),
+        ("llm: {epochs: 1", "is not valid YAML: "),
+        ("- llm\n- seed", "holds a list, expected a mapping of sections"),
+        ("just words", "holds a str, expected a mapping of sections"),
+        ("llm: 3", "^llm: got 3: "),
+    ],
+)
+def test_files_that_hold_no_settings(write, text, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_settings(write(text))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"no settings file at .*absent\.yaml: give --config FILE"):
+        load_settings(tmp_path / "absent.yaml")
+
+
+KEYS = st.sampled_from([*Settings.model_fields, "epochs", "shape", "layers", "split", "path"]) | st.text(max_size=5)
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
+VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=3))
+
+
+@examples(max_examples=200, deadline=None)
+@given(st.dictionaries(KEYS, VALUES, max_size=3))
+def test_any_mapping_is_valid_or_one_clear_error(raw):
+    try:
+        settings_from(raw)
+    except ConfigError as error:
+        assert str(error)
+
+
+def test_settings_survive_the_way_to_a_worker_in_another_folder(tmp_path, monkeypatch):
+    settings = settings_from({"llm": {"epochs": 2}, "exits": {"layers": [3, 5]}})
+    monkeypatch.chdir(tmp_path)
+    assert settings_from(yaml.safe_load(yaml.safe_dump(settings.model_dump(mode="json")))) == settings
+
+
+def test_there_are_configs():
+    assert "demo.yaml" in {path.name for path in CONFIGS}
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_of_the_jobs_loads(path):
+    source = yaml.safe_load(path.read_text(encoding="utf-8"))["dataset"]["source"]
+    settings = load_settings(path, [] if source == "synthetic" else [("data", "folder")])
+    assert settings.dataset.source == source
