@@ -109,7 +109,7 @@ class ShapeSettings(Section):
 
     hidden_size: Count = 128
     intermediate_size: Count = 344
-    num_layers: Count = 6
+    num_layers: Count = 5
     num_heads: Count = 4
     vocab_size: Count = 2048
 
@@ -135,7 +135,10 @@ class LlmSettings(Section):
     epochs: Count = 1
     max_steps: Count | None = None
     batch_tokens: Count = Field(8192, description="padded tokens per optimiser step and worker")
-    learning_rate: Positive = 1e-3
+    learning_rate: Positive = Field(1e-3, description="of AdamW")
+    muon_learning_rate: Positive | None = Field(
+        None, description="Muon trains the layers' matrices with this rate, AdamW the rest: faster from scratch"
+    )
     warmup_share: Share = 0.05
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     history_loss_weight: Annotated[float, Field(ge=0.0)] = Field(
@@ -220,7 +223,7 @@ class Settings(Section):
     retriever: RetrieverSettings = RetrieverSettings()
     prompt: PromptSettings = PromptSettings()
     llm: LlmSettings = LlmSettings()
-    exits: ExitSettings = ExitSettings(layers=(3, 4, 5))  # of the default six-layer llm.shape
+    exits: ExitSettings = ExitSettings(layers=(3, 4))  # of the default five-layer llm.shape
     scoring: ScoringSettings = ScoringSettings()
     ray: RaySettings = RaySettings()
 

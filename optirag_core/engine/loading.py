@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -28,7 +29,7 @@ def load_llm(
             output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError, StrictDataclassError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise ModelError(f"cannot load an LLM from {path}: {first_line}") from None
     parts = [(model.base_model, "layers"), (model.base_model, "norm"), (model, "lm_head")]

