@@ -169,7 +169,7 @@ class ExitSettings(Section):
     criterion: Literal["ratio", "probability", "none"] = Field(
         "ratio", description="ratio: p_yes/p_no (algorithm 2); probability: p_yes (section 5.1); none: full depth"
     )
-    learning_rate: Positive = Field(1e-2, description="lambda_0 of section 5.2")
+    learning_rate: Positive = Field(1e-3, description="lambda_0 of section 5.2")
     decay: Annotated[float, Field(ge=0.0)] = Field(0.1, description="beta of section 5.2")
     epochs: Count = 20
     batch_size: Count = 256

@@ -56,10 +56,11 @@ def _loop(config: dict[str, Any]) -> None:
         return exit_features(model, samples, heads.layers, batch_tokens=settings.llm.batch_tokens)
 
     training = features("tune", slice(worker.rank, None, worker.world_size))
-    validation = features("validation", slice(None)) if worker.rank == 0 else training
+    validation = features("validation", slice(None))
     untrained = [loss.item() for loss in head_losses(heads, *validation)]
     train(
-        heads, *training, settings.exits, seed=settings.seed, world_size=worker.world_size,
+        heads, *training, settings.exits,
+        seed=settings.seed, validation=validation, world_size=worker.world_size,
         on_epoch=lambda epoch, loss: progress(epoch, settings.exits.epochs, loss=loss),
     )  # fmt: skip
     metrics = {

@@ -57,6 +57,7 @@ def train_exit_heads(
     settings: ExitSettings,
     *,
     seed: int,
+    validation: tuple[Features, Tensor] | None = None,
     world_size: int = 1,
     on_epoch: Callable[[int, float], None] | None = None,
 ) -> None:
@@ -66,6 +67,8 @@ def train_exit_heads(
 
     Args:
         features, labels: this worker's share; all workers use as many as the smallest share has.
+        validation: features and labels on which each head's best epoch is chosen, the plain copy being epoch 0; the
+            same for all workers. Without it the last epoch stays.
         on_epoch: called after each epoch with its number, from 1, and the last step's loss summed over the heads.
 
     Raises:
@@ -83,6 +86,7 @@ def train_exit_heads(
     optimizer = torch.optim.Adam(groups)
     generator = torch.Generator().manual_seed(seed)
     heads.requires_grad_(True).train()
+    best = _Best(heads, validation)
     for epoch in range(1, settings.epochs + 1):
         for rows in torch.randperm(int(num_answers), generator=generator).split(settings.batch_size):
             loss = sum(head_losses(heads, {layer: states[rows] for layer, states in features.items()}, labels[rows]))
@@ -93,9 +97,35 @@ def train_exit_heads(
                     parameter.grad /= world_size
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        best.offer()
         if on_epoch:
             on_epoch(epoch, loss.item())
+    best.restore()
     heads.requires_grad_(False).eval()
+
+
+class _Best:
+    """Each head's weights of its best epoch, the plain copy being the first offer."""
+
+    def __init__(self, heads: ExitHeads, validation: tuple[Features, Tensor] | None) -> None:
+        self._heads = heads
+        self._validation = validation if validation and len(validation[1]) else None
+        self._losses = dict.fromkeys(heads.layers, math.inf)
+        self._weights: dict[int, dict[str, Tensor]] = {}
+        self.offer()
+
+    @torch.no_grad()
+    def offer(self) -> None:
+        if self._validation is None:
+            return
+        for layer, loss in zip(self._heads.layers, head_losses(self._heads, *self._validation), strict=True):
+            if loss < self._losses[layer]:
+                self._losses[layer] = loss.item()
+                self._weights[layer] = {name: w.clone() for name, w in self._heads[layer].state_dict().items()}
+
+    def restore(self) -> None:
+        for layer, weights in self._weights.items():
+            self._heads[layer].load_state_dict(weights)
 
 
 def head_losses(heads: ExitHeads, features: Features, labels: Tensor) -> list[Tensor]:
