@@ -23,6 +23,13 @@ from ray_jobs.command import run_job
 
 log = logging.getLogger(__name__)
 SUMMARY_FILE, REPORT_FILE = "summary.json", "report.html"
+NAMES = {
+    "synthetic": "Generated books",
+    "bookcrossing": "BookCrossing",
+    "amazon": "Amazon 2018",
+    "yelp": "Yelp",
+    "tables": "Own data",
+}
 SPLITS = {
     "leave_last_out": "each user's last interaction is the test, the one before it validation",
     "last_share": "the last interactions of each user are the test, the ones before them validation",
@@ -88,7 +95,7 @@ def _context(settings: Settings, inputs: Inputs, dataset: Dataset, model: dict[s
         "trained from scratch for this run" if settings.llm.init == "scratch" else f"tuned from {settings.llm.path}"
     )
     return ReportContext(
-        dataset=settings.dataset.source,
+        dataset=NAMES[settings.dataset.source] + (f" {settings.dataset.category}" if settings.dataset.category else ""),
         model=f"{model['architectures'][0]} of {trained['num_parameters']:,} parameters and "
         f"{model['num_hidden_layers']} layers, {origin} on {trained['num_answers']:,} answers",
         split=SPLITS[settings.dataset.split.method],
