@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from optirag_core.config import ALIASES, Settings, load_settings, settings_from
 from optirag_core.errors import ConfigError
 
+DEEP = {"llm": {"shape": {"num_layers": 8}}, "exits": {"layers": [3, 5]}}
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "ray_jobs" / "configs").glob("*.yaml"))
 
 
@@ -61,10 +62,10 @@ def test_unknown_key_names_the_nearest(raw, message):
     ],
 )
 def test_bounds_are_refused_with_key_and_value(section, key, wrong, right):
-    others = {"exits": {"layers": [3, 5]}}.get(section, {})
-    settings_from({section: {key: right, **others}})
+    others = {name: values for name, values in DEEP.items() if name != section}
+    settings_from({**others, section: {**DEEP.get(section, {}), key: right}})
     with pytest.raises(ConfigError, match=rf"^{section}\.{key}: got {wrong!r}: "):
-        settings_from({section: {key: wrong, **others}})
+        settings_from({**others, section: {**DEEP.get(section, {}), key: wrong}})
 
 
 @pytest.mark.parametrize(
@@ -79,6 +80,7 @@ def test_bounds_are_refused_with_key_and_value(section, key, wrong, right):
         ({"exits": {"layers": []}}, r"exits\.layers must be a strictly increasing, non-empty list, got \[\]"),
         ({"exits": {"layers": [5, 3]}}, r"strictly increasing.*\[5, 3\]"),
         ({"exits": {"layers": [3, 3]}}, r"strictly increasing.*\[3, 3\]"),
+        ({**DEEP, "exits": {"layers": [3, 8]}}, r"\[3, 8\] must lie below llm\.shape\.num_layers 8"),
         ({"exits": {"layers": [2, 4]}}, r"exits\.window 3 reads 3 layers back: .* must be >= 3, got 2"),
     ],
 )
@@ -90,7 +92,8 @@ def test_settings_that_contradict_each_other(raw, message):
 def test_settings_that_only_just_agree():
     settings_from({"retriever": {"aggregate": "weighted", "layer_weights": [1, 2, 3]}})
     settings_from({"llm": {"init": "pretrained", "path": "x", "tuning": "lora"}, "exits": {"layers": [5, 30]}})
-    settings_from({"exits": {"layers": [2, 4], "window": 2}})
+    settings_from({**DEEP, "exits": {"layers": [2, 7], "window": 2}})
+    settings_from({**DEEP, "exits": {"layers": [3, 7], "window": 3}})
 
 
 def test_a_file_is_read_and_the_rest_has_defaults(write):
@@ -106,13 +109,13 @@ def test_settings_cannot_be_changed():
 
 
 def test_overrides_win_in_order(write):
-    path = write("llm: {epochs: 7}\n")
+    path = write("llm: {epochs: 7, shape: {num_layers: 8}}\n")
     overrides = [("llm.epochs", "2"), ("exits.layers", "[3, 5]"), ("llm.learning_rate", "1e-4"), ("llm.epochs", "3")]
     settings = load_settings(path, overrides)
     assert settings.llm.epochs == 3
     assert settings.exits.layers == (3, 5)
     assert settings.llm.learning_rate == 1e-4
-    assert load_settings(path, [("llm.shape.num_layers", "8")]).llm.shape.num_layers == 8
+    assert load_settings(path, [("llm.shape.num_layers", "9")]).llm.shape.num_layers == 9
 
 
 def test_short_names_on_the_command_line(write):
@@ -178,7 +181,7 @@ def test_any_mapping_is_valid_or_one_clear_error(raw):
 
 
 def test_settings_survive_the_way_to_a_worker_in_another_folder(tmp_path, monkeypatch):
-    settings = settings_from({"llm": {"epochs": 2}, "exits": {"layers": [3, 5]}})
+    settings = settings_from(DEEP)
     monkeypatch.chdir(tmp_path)
     assert settings_from(yaml.safe_load(yaml.safe_dump(settings.model_dump(mode="json")))) == settings
 

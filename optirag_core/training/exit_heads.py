@@ -25,7 +25,7 @@ Features = Mapping[int, Tensor]
 """Exit layer -> [A, D] hidden states h^(l) of the answers' last tokens."""
 
 
-@torch.inference_mode()
+@torch.no_grad()  # tensors of inference_mode could not be trained on
 def exit_features(
     model: PreTrainedModel, samples: Sequence[Sample], layers: Sequence[int], *, batch_tokens: int
 ) -> tuple[Features, Tensor]:
@@ -33,21 +33,16 @@ def exit_features(
 
     Returns:
         Hidden states per exit layer and the labels [A], both in the same order.
-
-    Raises:
-        DataError: there is no sample.
     """
-    if not samples:
-        raise DataError("no sample for the exit heads: lower dataset.min_history or raise the share of its split")
     lengths = [sample.num_tokens for sample in samples]
-    states: dict[int, list[Tensor]] = {layer: [] for layer in layers}
-    labels = []
+    states = {layer: [torch.empty(0, model.config.hidden_size)] for layer in layers}  # so that no sample is 0 rows
+    labels = [torch.empty(0)]
     for indices in plan_batches(lengths, batch_tokens, torch.Generator().manual_seed(0)):
         batch = pack([samples[index] for index in indices])
         for layer, answers in _answer_states(model, batch, layers).items():
             states[layer].append(answers.float().cpu())
         labels.append(batch.labels)
-    return {layer: torch.cat(parts).clone() for layer, parts in states.items()}, torch.cat(labels).clone()
+    return {layer: torch.cat(parts) for layer, parts in states.items()}, torch.cat(labels)
 
 
 def train_exit_heads(

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from optirag_core.engine.heads import HEADS_FILE, ExitHeads, lm_answer_head, p_yes
+from optirag_core.engine.heads import HEADS_FILE, AnswerHead, ExitHeads, lm_answer_head, p_yes
 from optirag_core.errors import ArtifactMismatch, ModelError
 from tests.conftest import tiny_llama
 from tests.reference import full_softmax
@@ -53,6 +53,13 @@ def test_heads_are_copies_of_their_own():
             parameter.fill_(9.0)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     torch.testing.assert_close(heads[3](hidden_states()), lm_answer_head(model, ANSWERS)(hidden_states()))
+
+
+def test_a_head_copies_the_rows_it_is_given():
+    weight = torch.zeros(2, 32)
+    head = AnswerHead(tiny_llama().model.norm, weight)
+    weight += 1.0
+    assert not head(hidden_states()).any()
 
 
 def test_heads_compute_in_fp32_whatever_the_lm():

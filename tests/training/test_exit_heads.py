@@ -117,12 +117,44 @@ def test_one_seed_one_result(model):
     assert not torch.equal(trained(0), trained(1))
 
 
-def test_no_samples_is_an_error(model):
-    with pytest.raises(DataError, match="no sample for the exit heads"):
-        features_of(model, [])
+def test_every_head_keeps_its_best_validation_epoch(model):
+    features, labels = features_of(model, random_samples(20, seed=1))
+    validation = features_of(model, random_samples(20, seed=2))
+    heads = ExitHeads(model, LAYERS, ANSWERS)
+    epochs = []
+
+    def losses(*_):
+        epochs.append([loss.item() for loss in head_losses(heads, *validation)])
+
+    losses()
+    train_exit_heads(heads, features, labels, SETTINGS, seed=0, validation=validation, on_epoch=losses)
+    best = [min(column) for column in zip(*epochs, strict=True)]
+    assert [loss.item() for loss in head_losses(heads, *validation)] == pytest.approx(best, abs=1e-6)
+    assert best != pytest.approx(epochs[-1], abs=1e-3)
+
+
+def test_the_plain_copy_stays_where_training_only_harms(model):
+    """Trained on the opposite of what the copy says, and validated on what it says."""
+    features, _ = features_of(model, random_samples(30), layers=(2,))
+    heads = ExitHeads(model, (2,), ANSWERS)
+    before = values(heads)
+    logits = heads[2](features[2])
+    labels = (logits[:, 0] > logits[:, 1]).float()
+    train_exit_heads(heads, features, 1 - labels, SETTINGS, seed=0, validation=(features, labels))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in values(heads).items())
+
+
+def test_no_samples_are_no_features_and_an_error_to_train_on(model):
+    features, labels = features_of(model, [])
+    assert {states.shape for states in features.values()} == {(0, 32)}
     heads = ExitHeads(model, LAYERS, ANSWERS)
     with pytest.raises(DataError, match="no training sample for the exit heads"):
-        train_exit_heads(heads, dict.fromkeys(LAYERS, torch.empty(0, 32)), torch.empty(0), SETTINGS, seed=0)
+        train_exit_heads(heads, features, labels, SETTINGS, seed=0)
+    some = features_of(model, random_samples(30))
+    trained = [ExitHeads(model, LAYERS, ANSWERS) for _ in range(2)]
+    train_exit_heads(trained[0], *some, SETTINGS, seed=0, validation=(features, labels))
+    train_exit_heads(trained[1], *some, SETTINGS, seed=0)
+    assert torch.equal(trained[0][3].weight, trained[1][3].weight)
 
 
 def test_hooks_are_gone_afterwards(model):

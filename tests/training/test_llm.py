@@ -149,6 +149,16 @@ def test_fewer_batches_than_workers_is_an_error():
         tune_llm(tiny_llama(), planted(2, seed=0), ANSWERS, FULL, seed=0, world_size=2)
 
 
+def test_a_step_starts_without_the_gradients_of_the_one_before():
+    model, left = learner(), []
+
+    def on_step(_):
+        left.extend(parameter.grad for parameter in model.parameters() if parameter.grad is not None)
+
+    tune_llm(model, planted(30, seed=0), ANSWERS, FULL, seed=0, on_step=on_step)
+    assert not any(gradient.any() for gradient in left)
+
+
 def test_steps_are_those_of_all_epochs_up_to_the_limit():
     def num_steps(**changes):
         steps = []
