@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from optirag_core.engine.groups import PairScore
 from optirag_core.engine.heads import AnswerHead, ExitHeads
-from optirag_core.engine.scorer import ExitPolicy
+from optirag_core.engine.policy import ExitPolicy
 
 
 def full_softmax(model: PreTrainedModel, head: AnswerHead | None, answer_ids: Sequence[int], hidden: Tensor) -> Tensor:

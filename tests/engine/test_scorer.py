@@ -6,7 +6,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from optirag_core.engine.groups import UserGroup
 from optirag_core.engine.heads import ExitHeads
-from optirag_core.engine.scorer import ExitPolicy, Scorer
+from optirag_core.engine.policy import ExitPolicy
+from optirag_core.engine.scorer import Scorer
 from optirag_core.errors import ModelError
 from tests.reference import score_pair
 
@@ -48,7 +49,7 @@ def test_scores_and_exit_layers_equal_the_reference(model, heads, criterion, thr
     policy = ExitPolicy(criterion, window=3, threshold=threshold)
     groups = random_groups(seed=1)
 
-    scores = Scorer(model, heads, policy, ANSWERS, batch_size=4).score(groups)
+    scores = Scorer(model, heads, policy, ANSWERS).score(groups)
 
     for group, results in zip(groups, scores, strict=True):
         assert len(results) == len(group.suffixes)
