@@ -11,7 +11,7 @@ from optirag_core.config import Settings
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.splits import requests_for
 from optirag_core.engine.loading import load_llm
-from optirag_core.engine.scorer import HeadView
+from optirag_core.engine.trace import HeadView
 from optirag_core.errors import DataError
 from optirag_core.prompting.assembly import Assembled, Request, requests_from
 from ray_jobs.artifact_job import open_inputs
@@ -31,7 +31,7 @@ def explain(settings: Settings, *, user: str, item: str) -> None:
         raise DataError(f"user {user!r}, item {item!r}: {assembled.rejects[0].error}")
     scorer = open_scorer(settings, inputs)
     group = assembled.prompt.group
-    [[result]], [views] = scorer.score([group]), scorer.trace(group)
+    [[result]], views = scorer.score([group]), scorer.trace([group]).views(0, scorer.policy)
     _print_similar_users(assembled)
     print(f"\nPrompt ({len(group.prefix)} shared tokens + {len(group.suffixes[0])} of the candidate)\n")
     print(tokenizer.decode([*group.prefix, *group.suffixes[0]]))

@@ -46,9 +46,12 @@ def merge(flights: Sequence[Flight]) -> Flight:
     """One row of rows at the same depth."""
     if len(flights) == 1:
         return flights[0]
-    layout = Layout(tuple(group for flight in flights for group in flight.layout.groups))
+    groups = tuple(group for flight in flights for group in flight.layout.groups)
+    layout = Layout(groups, flights[0].layout.bucket)
+    rows = [flight.hidden[:, : flight.layout.starts[-1]] for flight in flights]
+    hidden = nn.functional.pad(torch.cat(rows, dim=1), (0, 0, 0, layout.num_filling))  # [1, T, D]
     window = tuple(torch.cat(states) for states in zip(*(flight.window for flight in flights), strict=True))
-    return Flight(layout, torch.cat([flight.hidden for flight in flights], dim=1), flights[0].depth, window)
+    return Flight(layout, hidden, flights[0].depth, window)
 
 
 @dataclass(frozen=True)
@@ -68,12 +71,14 @@ class Decoder:
     """The layers of a `transformers` decoder, and what is known of their inside."""
 
     def __init__(
-        self, model: PreTrainedModel, *, window: int, frozen_prefix_after: int | None = None, compiled: bool = False
-    ) -> None:
+        self, model: PreTrainedModel, *, window: int, frozen_prefix_after: int | None = None, bucket: int = 1,
+        compiled: bool = False,
+    ) -> None:  # fmt: skip
         """
         Args:
             window: m; so many earlier states of the last tokens are kept.
             frozen_prefix_after: the prefix's hidden states stay as they are above this layer.
+            bucket: rows are filled up to a multiple of it.
             compiled: full layers go through torch.compile.
 
         Raises:
@@ -83,6 +88,7 @@ class Decoder:
         self.num_layers = model.config.num_hidden_layers
         self._model = model.base_model
         self._window = window
+        self._bucket = bucket
         self._frozen_after = self.num_layers if frozen_prefix_after is None else frozen_prefix_after
         self._layers = [torch.compile(layer) if compiled else layer for layer in self._model.layers]
         self._rotate = sys.modules[type(self._model.layers[0].self_attn).__module__].apply_rotary_pos_emb
@@ -90,8 +96,9 @@ class Decoder:
 
     def embed(self, parts: Sequence[PromptPart]) -> Flight:
         """Prompts as a row at depth 0."""
-        layout = Layout.of(parts)
+        layout = Layout.of(parts, bucket=self._bucket)
         ids = [token for part in parts for tokens in (part.prefix, *part.suffixes) for token in tokens]
+        ids += [0] * layout.num_filling
         hidden = self._model.embed_tokens(torch.tensor(ids, device=self._model.device)[None])  # [1, T, D]
         return Flight(layout, hidden, 0, (self._last(layout, hidden),))
 
@@ -116,7 +123,7 @@ class Decoder:
         rotary = self._rotary(layout, flight.hidden)
         normed, keys, values = self._keys_values(layer, flight.hidden, rotary)
         last = self._finish(layer, flight.hidden, normed, keys, values, rotary, layout.last_queries)
-        return OpenLayer(flight, layer, normed, keys, values, rotary, last[0])
+        return OpenLayer(flight, layer, normed, keys, values, rotary, last[0, : len(layout.pairs)])
 
     def close(self, opened: OpenLayer, alive: Sequence[bool]) -> Flight | None:
         """The rest of the layer for the suffixes that are alive [R], and for their prefixes."""
@@ -137,13 +144,18 @@ class Decoder:
         queries = layout.suffix_queries if frozen else layout.all_queries
         finished = self._finish(opened.layer, hidden, normed, keys, values, rotary, queries)
         if frozen:
-            finished = hidden.index_copy(1, queries.rows.to(hidden.device), finished)
+            finished = self._replaced(hidden, queries, finished)
         return Flight(layout, finished, flight.depth + 1, window)
 
     def _above_frozen(self, number: int, layout: Layout, hidden: Tensor, rotary: Rotary) -> Tensor:
         layer, queries = self._model.layers[number], layout.suffix_queries
         finished = self._finish(layer, hidden, *self._keys_values(layer, hidden, rotary), rotary, queries)
-        return hidden.index_copy(1, queries.rows.to(hidden.device), finished)
+        return self._replaced(hidden, queries, finished)
+
+    @staticmethod
+    def _replaced(hidden: Tensor, queries: Queries, finished: Tensor) -> Tensor:
+        asked = queries.spans[-1].query_stop
+        return hidden.index_copy(1, queries.rows[:asked].to(hidden.device), finished[:, :asked])
 
     def _keys_values(self, layer: nn.Module, hidden: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:
         attention = layer.self_attn
@@ -182,7 +194,8 @@ class Decoder:
 
     @staticmethod
     def _last(layout: Layout, hidden: Tensor) -> Tensor:
-        return hidden[0, layout.last_queries.rows.to(hidden.device)]  # [1, T, D] -> [R, D]
+        rows = layout.last_queries.rows[: len(layout.pairs)]
+        return hidden[0, rows.to(hidden.device)]  # [1, T, D] -> [R, D]
 
     @torch.inference_mode()
     def _check_taken_apart(self) -> None:

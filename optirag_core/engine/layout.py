@@ -7,7 +7,7 @@ Shapes: T packed tokens, G packed groups, R pairs of the row, P prefix tokens, S
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, groupby
 from typing import Any, Self
@@ -73,7 +73,7 @@ class Span:
 class Queries:
     """The tokens of a row that look at its keys."""
 
-    rows: Tensor | None  # [Tq] index into the row; None: all of it
+    rows: Tensor | None  # [Tq] index into the row; None: all of it. Filling stands behind the last span
     spans: tuple[Span, ...]
     _plans: dict[tuple[type, torch.device], Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -89,24 +89,30 @@ class Layout:
     """Which token of a packed row is what."""
 
     groups: tuple[PackedGroup, ...]
+    bucket: int = 1
+    """Rows, and the queries of exit layers, are filled up to a multiple of it with tokens that nobody reads."""
 
     @classmethod
-    def of(cls, parts: Sequence[PromptPart]) -> Self:
-        return cls(
-            tuple(
-                PackedGroup(part.number, len(part.prefix), tuple(map(len, part.suffixes)), tuple(part.pairs))
-                for part in parts
-            )
+    def of(cls, parts: Sequence[PromptPart], *, bucket: int = 1) -> Self:
+        groups = (
+            PackedGroup(part.number, len(part.prefix), tuple(map(len, part.suffixes)), tuple(part.pairs))
+            for part in parts
         )
+        return cls(tuple(groups), bucket)
 
     @cached_property
     def starts(self) -> list[int]:
-        """[G + 1] first token of each group, and T."""
+        """[G + 1] first token of each group, and where the filling starts."""
         return list(accumulate((group.num_tokens for group in self.groups), initial=0))
 
     @property
+    def num_filling(self) -> int:
+        return -self.starts[-1] % self.bucket
+
+    @property
     def num_tokens(self) -> int:
-        return self.starts[-1]
+        """T."""
+        return self.starts[-1] + self.num_filling
 
     @cached_property
     def pairs(self) -> list[int]:
@@ -126,7 +132,7 @@ class Layout:
             positions.extend(range(group.prefix))
             for length in group.suffixes:
                 positions.extend(range(group.prefix, group.prefix + length))
-        return torch.tensor(positions)
+        return torch.tensor(positions + [0] * self.num_filling)
 
     def keep(self, alive: Sequence[bool]) -> tuple["Layout", Tensor]:
         """Drop suffixes, and the prefix of a group that has none left.
@@ -137,63 +143,48 @@ class Layout:
         Returns:
             The layout of what is left and its tokens' index [T'] into this row.
         """
-        groups, ranges, flags = [], [], iter(alive)
+        groups, tokens, flags = [], [], iter(alive)
         for start, group in zip(self.starts, self.groups, strict=False):
             kept = [index for index, _ in enumerate(group.pairs) if next(flags)]
             if not kept:
                 continue
-            groups.append(
-                PackedGroup(
-                    group.part,
-                    group.prefix,
-                    tuple(group.suffixes[index] for index in kept),
-                    tuple(group.pairs[index] for index in kept),
-                )
-            )
-            ranges.append(range(start, start + group.prefix))
+            suffixes, pairs = ([values[index] for index in kept] for values in (group.suffixes, group.pairs))
+            groups.append(PackedGroup(group.part, group.prefix, tuple(suffixes), tuple(pairs)))
             offsets = list(accumulate(group.suffixes, initial=start + group.prefix))
-            ranges += [range(offsets[index], offsets[index + 1]) for index in kept]
-        return Layout(tuple(groups)), torch.tensor([token for tokens in ranges for token in tokens])
+            tokens += range(start, start + group.prefix)
+            for index in kept:
+                tokens += range(offsets[index], offsets[index + 1])
+        layout = Layout(tuple(groups), self.bucket)
+        return layout, torch.tensor(tokens + [0] * layout.num_filling)
 
     @cached_property
     def all_queries(self) -> Queries:
         """Every token."""
-        spans = []
-        for start, stop, group in zip(self.starts, self.starts[1:], self.groups, strict=False):
-            runs, token = [], start + group.prefix
-            for length, count in _run_lengths(group.suffixes):
-                runs.append(Run(token, token, count, length, length))
-                token += count * length
-            spans.append(Span(start, stop, group.prefix, start, group.prefix, tuple(runs)))
-        return Queries(None, tuple(spans))
+        return replace(self._queries(prefix=True, last_only=False), rows=None)
 
     @cached_property
     def last_queries(self) -> Queries:
         """The last token of every suffix: all that an exit head reads."""
-        spans, rows, first = [], [], 0
-        for start, group in zip(self.starts, self.groups, strict=False):
-            query, token, runs = first, start + group.prefix, []
-            for length, count in _run_lengths(group.suffixes):
-                runs.append(Run(query, token, count, 1, length))
-                rows.extend(range(token + length - 1, token + count * length, length))
-                query, token = query + count, token + count * length
-            spans.append(Span(first, query, 0, start, group.prefix, tuple(runs)))
-            first = query
-        return Queries(torch.tensor(rows), tuple(spans))
+        return self._queries(prefix=False, last_only=True)
 
     @cached_property
     def suffix_queries(self) -> Queries:
         """Every token of every suffix: all that still changes above a frozen prefix."""
-        spans, rows, first = [], [], 0
-        for start, stop, group in zip(self.starts, self.starts[1:], self.groups, strict=False):
-            query, token, runs = first, start + group.prefix, []
-            for length, count in _run_lengths(group.suffixes):
-                runs.append(Run(query, token, count, length, length))
-                query, token = query + count * length, token + count * length
-            rows.extend(range(start + group.prefix, stop))
-            spans.append(Span(first, query, 0, start, group.prefix, tuple(runs)))
-            first = query
-        return Queries(torch.tensor(rows), tuple(spans))
+        return self._queries(prefix=False, last_only=False)
+
+    def _queries(self, *, prefix: bool, last_only: bool) -> Queries:
+        spans, rows = [], []
+        for start, group in zip(self.starts, self.groups, strict=False):
+            first, token, runs = len(rows), start + group.prefix, []
+            rows += range(start, token) if prefix else ()
+            for length, same in groupby(group.suffixes):
+                count, asked = len(list(same)), 1 if last_only else length
+                runs.append(Run(len(rows), token, count, asked, length))
+                rows += range(token + length - asked, token + count * length, length if last_only else 1)
+                token += count * length
+            asked = group.prefix if prefix else 0
+            spans.append(Span(first, len(rows), asked, start, group.prefix, tuple(runs)))
+        return Queries(torch.tensor(rows + [0] * (-len(rows) % self.bucket)), tuple(spans))
 
 
 def split_prompts(group: UserGroup) -> tuple[Sequence[int], list[Sequence[int]]]:
@@ -237,7 +228,3 @@ def _part(
     number: int, prefix: Sequence[int], suffixes: list[Sequence[int]], chosen: list[int], pair: int
 ) -> PromptPart:
     return PromptPart(number, prefix, [suffixes[index] for index in chosen], [pair + index for index in chosen])
-
-
-def _run_lengths(lengths: Sequence[int]) -> Iterator[tuple[int, int]]:
-    return ((length, len(list(same))) for length, same in groupby(lengths))

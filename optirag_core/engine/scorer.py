@@ -25,6 +25,8 @@ from optirag_core.engine.trace import Trace
 from optirag_core.errors import ModelError
 
 log = logging.getLogger(__name__)
+ROW_BUCKET = 64
+"""Matrix products of 1 or 3 rows give other last bits than those of 8 or more; of a multiple of 64 no tile is cut."""
 
 
 class Scorer:
@@ -41,24 +43,28 @@ class Scorer:
         answer_ids: tuple[int, int],
         *,
         max_tokens_in_flight: int = 16384,
+        deterministic: bool = False,
         compile_layers: bool = False,
     ) -> None:
         """
         Args:
             answer_ids: vocabulary ids of yes and no.
             max_tokens_in_flight: prompt tokens that wait or run at a time; a step takes half of them.
+            deterministic: fill rows up to a multiple of ROW_BUCKET, so that matrix products use the same kernels
+                whatever else is in the row.
             compile_layers: run layers through torch.compile.
 
         Raises:
             ModelError: the decoder is not built like Llama's.
         """
         self._decoder = Decoder(
-            model, window=policy.window, frozen_prefix_after=policy.frozen_prefix_after, compiled=compile_layers
-        )
+            model, window=policy.window, frozen_prefix_after=policy.frozen_prefix_after,
+            bucket=ROW_BUCKET if deterministic else 1, compiled=compile_layers,
+        )  # fmt: skip
         self._shape = ModelShape.of(model.config)
         self._heads = heads
         self._final_head = lm_answer_head(model, answer_ids)
-        self._policy = policy
+        self.policy = policy
         self._max_tokens = max_tokens_in_flight
         window = getattr(model.config, "sliding_window", None)  # Mistral 0.1; the cascade sees a whole prompt
         self._context = min(model.config.max_position_embeddings, window or model.config.max_position_embeddings)
@@ -117,9 +123,9 @@ class Scorer:
         members = [(part, len(suffix)) for part in parts for suffix in part.suffixes]
         columns = [[part.number, len(part.prefix), tokens] for part, tokens in members]
         lengths = torch.tensor(columns, dtype=torch.int64).reshape(-1, 3)[order]  # [R, 3]
-        none = torch.zeros(0, len(self._heads.layers), self._policy.window + 1, 2)
+        none = torch.zeros(0, len(self._heads.layers), self.policy.window + 1, 2)
         return Trace(
-            self._shape, self._heads.layers, self._policy.frozen_prefix_after,
+            self._shape, self._heads.layers, self.policy.frozen_prefix_after,
             tuple(len(group.suffixes) for group in groups), *lengths.unbind(1),
             torch.cat([none, *logits])[order], torch.cat([none[:, 0, 0], *final])[order],
         )  # fmt: skip
@@ -147,7 +153,7 @@ class Scorer:
             len(part.prefix),
             [len(suffix) for suffix in part.suffixes],
             [results[pair].exit_layer for pair in part.pairs],
-            frozen_prefix_after=self._policy.frozen_prefix_after,
+            frozen_prefix_after=self.policy.frozen_prefix_after,
         )
 
     def _step_in_memory(self, flight: Flight, queues: DepthQueues, results: dict[int, PairScore]) -> Flight | None:
@@ -174,18 +180,18 @@ class Scorer:
             _record(results, layout.pairs, self._final_head(opened.last), number)
             return None
         logits = self._window_logits(number, (*opened.flight.window, opened.last))
-        stops, forced = exits_at(logits, layout.parts, self._policy)
+        stops, forced = exits_at(logits, layout.parts, self.policy)
         _record(results, layout.pairs, logits[:, -1], number, stops.tolist(), forced.tolist())
         return self._decoder.close(opened, (~stops).tolist())
 
     def _next_head(self, depth: int) -> int:
         """The 1-based layer of the next head after so many layers."""
-        deeper = (layer for layer in self._heads.layers if layer > depth and self._policy.criterion != "none")
+        deeper = (layer for layer in self._heads.layers if layer > depth and self.policy.criterion != "none")
         return next(deeper, self._shape.num_layers)
 
     def _window_logits(self, layer: int, states: Sequence[Tensor]) -> Tensor:
         """[R, m+1, 2]."""
-        return self._heads[layer](torch.stack(states[-self._policy.window - 1 :], dim=1))
+        return self._heads[layer](torch.stack(states[-self.policy.window - 1 :], dim=1))
 
 
 def _record(

@@ -1,0 +1,1 @@
+"""One command per claim; results are JSON with hardware, commit and seeds."""
