@@ -54,17 +54,28 @@ def merge(flights: Sequence[Flight]) -> Flight:
     return Flight(layout, hidden, flights[0].depth, window)
 
 
-@dataclass(frozen=True)
+@dataclass
 class OpenLayer:
-    """A layer of which only the last tokens have come out."""
+    """A layer of which only the last tokens have come out; closing it empties it."""
 
     flight: Flight  # before the layer
     layer: nn.Module
+    inputs: "LayerInputs | None"
+    last: Tensor  # [R, D] h^(l) of the last tokens
+
+
+@dataclass(frozen=True)
+class LayerInputs:
+    """What attention reads of a row."""
+
     normed: Tensor  # [1, T, D]
     keys: Tensor  # [1, heads, T, E]
     values: Tensor
     rotary: Rotary
-    last: Tensor  # [R, D] h^(l) of the last tokens
+
+    def at(self, tokens: Tensor) -> "LayerInputs":
+        rotary = tuple(angles[:, tokens] for angles in self.rotary)
+        return LayerInputs(self.normed[:, tokens], self.keys[:, :, tokens], self.values[:, :, tokens], rotary)
 
 
 class Decoder:
@@ -113,69 +124,61 @@ class Decoder:
                 queries = layout.all_queries
                 hidden = self._layers[number](hidden, attention_mask=None, position_embeddings=rotary, queries=queries)
             else:
-                hidden = self._above_frozen(number, layout, hidden, rotary)
+                layer, queries = self._model.layers[number], layout.suffix_queries
+                attended = self._attend(layer, self._inputs(layer, layout, hidden), queries)
+                hidden = _replaced(hidden, queries, self._leave(layer, _rows(hidden, queries), attended))
             window.append(self._last(layout, hidden))
         return Flight(layout, hidden, depth, tuple(window[-self._window - 1 :]))
 
     def open_next(self, flight: Flight) -> OpenLayer:
         """Only the last tokens of the suffixes through the next layer."""
         layer, layout = self._model.layers[flight.depth], flight.layout
-        rotary = self._rotary(layout, flight.hidden)
-        normed, keys, values = self._keys_values(layer, flight.hidden, rotary)
-        last = self._finish(layer, flight.hidden, normed, keys, values, rotary, layout.last_queries)
-        return OpenLayer(flight, layer, normed, keys, values, rotary, last[0, : len(layout.pairs)])
+        inputs = self._inputs(layer, layout, flight.hidden)
+        queries = layout.last_queries
+        last = self._leave(layer, _rows(flight.hidden, queries), self._attend(layer, inputs, queries))
+        return OpenLayer(flight, layer, inputs, last[0, : len(layout.pairs)])
 
     def close(self, opened: OpenLayer, alive: Sequence[bool]) -> Flight | None:
         """The rest of the layer for the suffixes that are alive [R], and for their prefixes."""
         if not any(alive):
             return None
-        flight = opened.flight
-        layout, hidden = flight.layout, flight.hidden
-        normed, keys, values, rotary = opened.normed, opened.keys, opened.values, opened.rotary
-        window = (*flight.window, opened.last)[-self._window - 1 :]
+        layer, layout, hidden, depth = opened.layer, opened.flight.layout, opened.flight.hidden, opened.flight.depth
+        window = (*opened.flight.window, opened.last)[-self._window - 1 :]
+        inputs, opened.inputs = opened.inputs, None  # their memory is the MLP's
         if not all(alive):
             layout, tokens = layout.keep(alive)
             tokens, pairs = tokens.to(hidden.device), torch.tensor(alive, device=hidden.device)
-            hidden, normed = hidden[:, tokens], normed[:, tokens]  # [1, T, D] -> [1, T', D]
-            keys, values = keys[:, :, tokens], values[:, :, tokens]
-            rotary = tuple(angles[:, tokens] for angles in rotary)
+            hidden, inputs = hidden[:, tokens], inputs.at(tokens)  # [1, T, D] -> [1, T', D]
             window = tuple(states[pairs] for states in window)  # [R, D] -> [R', D]
-        frozen = flight.depth >= self._frozen_after
-        queries = layout.suffix_queries if frozen else layout.all_queries
-        finished = self._finish(opened.layer, hidden, normed, keys, values, rotary, queries)
-        if frozen:
-            finished = self._replaced(hidden, queries, finished)
-        return Flight(layout, finished, flight.depth + 1, window)
+        queries = self._changing(depth, layout)
+        attended = [self._attend(layer, inputs, queries)]
+        del inputs
+        finished = self._leave(layer, _rows(hidden, queries), attended.pop())
+        return Flight(layout, _replaced(hidden, queries, finished), depth + 1, window)
 
-    def _above_frozen(self, number: int, layout: Layout, hidden: Tensor, rotary: Rotary) -> Tensor:
-        layer, queries = self._model.layers[number], layout.suffix_queries
-        finished = self._finish(layer, hidden, *self._keys_values(layer, hidden, rotary), rotary, queries)
-        return self._replaced(hidden, queries, finished)
+    def _changing(self, depth: int, layout: Layout) -> Queries:
+        """The tokens that the next layer changes."""
+        return layout.suffix_queries if depth >= self._frozen_after else layout.all_queries
+
+    def _inputs(self, layer: nn.Module, layout: Layout, hidden: Tensor) -> LayerInputs:
+        rotary = self._rotary(layout, hidden)
+        normed = layer.input_layernorm(hidden)  # [1, T, D]
+        keys = self._rotated(self._heads(layer.self_attn, "k", normed), rotary)
+        return LayerInputs(normed, keys, self._heads(layer.self_attn, "v", normed), rotary)
+
+    def _attend(self, layer: nn.Module, inputs: LayerInputs, queries: Queries) -> Tensor:
+        """[1, Tq, heads * E]."""
+        rotary = tuple(_rows(angles, queries) for angles in inputs.rotary)
+        q = self._rotated(self._heads(layer.self_attn, "q", _rows(inputs.normed, queries)), rotary)
+        scaling = layer.self_attn.scaling
+        attended, _ = cascade(layer.self_attn, q, inputs.keys, inputs.values, None, queries=queries, scaling=scaling)
+        return attended.flatten(2)
 
     @staticmethod
-    def _replaced(hidden: Tensor, queries: Queries, finished: Tensor) -> Tensor:
-        asked = queries.spans[-1].query_stop
-        return hidden.index_copy(1, queries.rows[:asked].to(hidden.device), finished[:, :asked])
-
-    def _keys_values(self, layer: nn.Module, hidden: Tensor, rotary: Rotary) -> tuple[Tensor, Tensor, Tensor]:
-        attention = layer.self_attn
-        normed = layer.input_layernorm(hidden)  # [1, T, D]
-        keys = self._rotated(self._heads(attention, "k", normed), rotary)
-        values = self._heads(attention, "v", normed)
-        return normed, keys, values
-
-    def _finish(
-        self, layer: nn.Module, hidden: Tensor, normed: Tensor, keys: Tensor, values: Tensor,
-        rotary: Rotary, queries: Queries,
-    ) -> Tensor:  # fmt: skip
-        """[1, Tq, D] out of the layer for these queries."""
-        if queries.rows is not None:
-            rows = queries.rows.to(hidden.device)
-            hidden, normed, rotary = hidden[:, rows], normed[:, rows], tuple(angles[:, rows] for angles in rotary)
-        attention = layer.self_attn
-        q = self._rotated(self._heads(attention, "q", normed), rotary)
-        attended, _ = cascade(attention, q, keys, values, None, queries=queries, scaling=attention.scaling)
-        hidden = hidden + attention.o_proj(attended.flatten(2))
+    def _leave(layer: nn.Module, hidden: Tensor, attended: Tensor) -> Tensor:
+        """[1, Tq, D] out of the layer."""
+        hidden = hidden + layer.self_attn.o_proj(attended)
+        del attended
         return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
 
     @staticmethod
@@ -220,3 +223,15 @@ class Decoder:
                 f"{type(self._model).__name__}: a layer taken apart differs from the whole one by {difference:.1%}: "
                 "use a Llama, Mistral or Qwen decoder"
             )
+
+
+def _rows(states: Tensor, queries: Queries) -> Tensor:
+    return states if queries.rows is None else states[:, queries.rows.to(states.device)]  # [1, T, D] -> [1, Tq, D]
+
+
+def _replaced(hidden: Tensor, queries: Queries, finished: Tensor) -> Tensor:
+    """The row with new states of the tokens that asked."""
+    if queries.rows is None:
+        return finished
+    asked = queries.spans[-1].query_stop
+    return hidden.index_copy(1, queries.rows[:asked].to(hidden.device), finished[:, :asked])

@@ -11,9 +11,11 @@ def state_bytes(shape: ModelShape, tokens: int, bytes_per_value: int) -> int:
 def step_bytes(shape: ModelShape, tokens: int, bytes_per_value: int) -> int:
     """The peak within one layer over a row of so many tokens, waiting rows not counted.
 
-    The larger of its two halves: attention holds the row, its norm, queries, keys and values before and after their
-    rotation and what the rotation makes on the way; the MLP holds the row twice, gate, up and their product.
+    The larger of three moments. Rotation of the queries, and then of the keys: the row before the step and before the
+    layer, its norm, what is rotated four times, the rest once. MLP: the row before the step, before and after
+    compaction and after attention, its norm, and gate, up and their product.
     """
-    attention = 4 * shape.width + 4 * shape.query_width + 3 * shape.key_width
-    mlp = 4 * shape.width + 3 * shape.mlp_width
-    return tokens * max(attention, mlp) * bytes_per_value
+    queries = 3 * shape.width + 4 * shape.query_width + 2 * shape.key_width
+    keys = 3 * shape.width + 2 * shape.query_width + 5 * shape.key_width
+    mlp = 5 * shape.width + 3 * shape.mlp_width
+    return tokens * max(queries, keys, mlp) * bytes_per_value
