@@ -39,7 +39,7 @@ def exits_at(logits: Tensor, parts: Tensor, policy: ExitPolicy) -> tuple[Tensor,
     """
     values = window_values(logits, policy.criterion)  # [R, m+1]
     stable = should_exit(values, policy.threshold, policy.criterion).cpu()  # [R]
-    if policy.group_stop is None:
+    if policy.group_stop is None or policy.criterion == "none":
         return stable, torch.zeros_like(stable)
     _, index = parts.unique(return_inverse=True)
     alive = torch.zeros(len(parts), dtype=torch.int64).index_add_(0, index, (~stable).long())  # by group

@@ -37,7 +37,7 @@ def layouts(draw) -> list[UserGroup]:
     return [random_group(prefix, suffixes, draw(st.integers(0, 99))) for prefix, suffixes in groups]
 
 
-@settings(max_examples=20, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(
     groups=layouts(),
     criterion=st.sampled_from(["ratio", "probability"]),
