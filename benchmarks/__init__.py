@@ -1,1 +1,1 @@
-"""One command per claim; results are dated JSON with hardware and commit."""
+"""One command per claim; results are JSON with hardware, commit and seeds."""

@@ -11,11 +11,12 @@ import re
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 
-from benchmarks.machine import provenance
+from benchmarks.hardware import commit, hardware
 from optirag_core.artifacts import Workspace
 from ray_jobs.command import parse
 
@@ -42,7 +43,9 @@ def main() -> None:
         sys.exit(f"the pipeline ended with exit code {process.returncode}")
     result = {
         "command": " ".join(["python -m ray_jobs.pipeline", *_portable(arguments)]),
-        **provenance(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "hardware": hardware("cpu"),
         "wall_seconds": round(time.monotonic() - started, 1),
         "peak_memory_gib": round(peak / GIB, 2),
         "stage_seconds": {name: float(s) for name, s in re.findall(r"^\[\d/\d\] (\w+): ([\d.]+) s$", output, re.M)},

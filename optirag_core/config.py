@@ -169,6 +169,12 @@ class ExitSettings(Section):
     criterion: Literal["ratio", "probability", "none"] = Field(
         "ratio", description="ratio: p_yes/p_no (algorithm 2); probability: p_yes (section 5.1); none: full depth"
     )
+    group_stop: Count | None = Field(
+        None, description="k_min: a user's candidates stop together once fewer of them are left; approximate"
+    )
+    frozen_prefix_after: Count | None = Field(
+        None, description="above this layer the shared prefix keeps its hidden states; approximate"
+    )
     learning_rate: Positive = Field(1e-3, description="lambda_0 of section 5.2")
     decay: Annotated[float, Field(ge=0.0)] = Field(0.1, description="beta of section 5.2")
     epochs: Count = 20
@@ -190,7 +196,13 @@ class ScoringSettings(Section):
     """The batch job `score`."""
 
     pairs_per_shard: Count = Field(2000, description="about so many pairs of whole users are scored in one go")
-    batch_size: Count = Field(32, description="prompts per padded batch")
+    max_tokens_in_flight: Count = Field(
+        16384, description="prompt tokens that the engine holds at a time; one step takes at most half of them"
+    )
+    deterministic: bool = Field(
+        False, description="rows are filled up to fixed sizes, so that a pair's last bits depend less on its neighbours"
+    )
+    compile_layers: bool = Field(False, description="run the LLM's layers through torch.compile; a minute at start-up")
     requests: str | None = Field(None, description="Parquet file of requests; default: the test split")
     max_requests: Count | None = Field(None, description="score a seeded sample of so many of the requests")
     max_reject_share: Share = Field(0.01, description="the job fails above this share of rejected pairs")

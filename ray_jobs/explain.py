@@ -10,8 +10,9 @@ import pyarrow.compute as pc
 from optirag_core.config import Settings
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.splits import requests_for
+from optirag_core.engine.groups import PairScore
 from optirag_core.engine.loading import load_llm
-from optirag_core.engine.scorer import HeadView
+from optirag_core.engine.trace import HeadView
 from optirag_core.errors import DataError
 from optirag_core.prompting.assembly import Assembled, Request, requests_from
 from ray_jobs.artifact_job import open_inputs
@@ -31,12 +32,12 @@ def explain(settings: Settings, *, user: str, item: str) -> None:
         raise DataError(f"user {user!r}, item {item!r}: {assembled.rejects[0].error}")
     scorer = open_scorer(settings, inputs)
     group = assembled.prompt.group
-    [[result]], [views] = scorer.score([group]), scorer.trace(group)
+    [[result]], views = scorer.score([group]), scorer.trace([group]).views(0, scorer.policy)
     _print_similar_users(assembled)
     print(f"\nPrompt ({len(group.prefix)} shared tokens + {len(group.suffixes[0])} of the candidate)\n")
     print(tokenizer.decode([*group.prefix, *group.suffixes[0]]))
     _print_heads(views, settings)
-    print(f"\np(yes) = {result.score:.4f} from {_where(result.exit_layer, views)}")
+    print(f"\np(yes) = {result.score:.4f} from {_where(result, views)}")
     print(f"The user's own answer: {_label(dataset, user, item)}")
 
 
@@ -77,10 +78,13 @@ def _print_heads(views: Sequence[HeadView], settings: Settings) -> None:
         print(f"{view.layer:>5}  {view.score:>7.4f}  {view.discrepancy:>10.5f}  {stable:>6}  {values}")
 
 
-def _where(exit_layer: int, views: Sequence[HeadView]) -> str:
-    if any(view.layer == exit_layer for view in views):
-        return f"the head at layer {exit_layer}, the first whose discrepancy is under the threshold"
-    return f"the LLM's own head at layer {exit_layer}: no exit head was stable"
+def _where(result: PairScore, views: Sequence[HeadView]) -> str:
+    layer = result.exit_layer
+    if result.forced:
+        return f"the head at layer {layer}: fewer candidates than exits.group_stop were left"
+    if any(view.layer == layer for view in views):
+        return f"the head at layer {layer}, the first whose discrepancy is under the threshold"
+    return f"the LLM's own head at layer {layer}: no exit head was stable"
 
 
 if __name__ == "__main__":

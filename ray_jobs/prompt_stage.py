@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from transformers import PreTrainedTokenizerBase
@@ -38,10 +39,21 @@ def open_assembler(
 
 
 def labelled_samples(
-    assembler: PromptAssembler, interactions: pa.Table, split: str, *, similar: bool = True
+    assembler: PromptAssembler,
+    interactions: pa.Table,
+    split: str,
+    *,
+    similar: bool = True,
+    max_users: int | None = None,
 ) -> list[Sample]:
-    """Prompts of a split, with or without similar users, and the answers to their candidates."""
+    """Prompts of a split, with or without similar users, and the answers to their candidates.
+
+    Args:
+        max_users: only so many users, spread evenly over the table.
+    """
     requests = requests_for(interactions, split)
+    if max_users and max_users < len(requests):
+        requests = requests.take(np.linspace(0, len(requests) - 1, max_users, dtype=np.int64))
     labels: Sequence[Sequence[int]] = requests["labels"].to_pylist()
     items = requests["item_ids"].to_pylist()
     samples = []

@@ -35,7 +35,8 @@ from optirag_core.data.splits import requests_for
 from optirag_core.engine.groups import UserGroup
 from optirag_core.engine.heads import ExitHeads
 from optirag_core.engine.loading import load_llm
-from optirag_core.engine.scorer import ExitPolicy, Scorer
+from optirag_core.engine.policy import ExitPolicy
+from optirag_core.engine.scorer import Scorer
 from optirag_core.errors import ArtifactMismatch, DataError
 from optirag_core.prompting.assembly import requests_from
 from optirag_core.prompting.template import PromptTemplate
@@ -46,6 +47,7 @@ from ray_jobs.session import ray_session
 
 log = logging.getLogger(__name__)
 KINDS = ("dataset", "retriever", "llm", "exit_heads")
+EXIT_POLICY = {"criterion", "window", "threshold", "group_stop", "frozen_prefix_after"}
 TOKENS = pa.list_(pa.int32())
 ORIGIN = [REQUESTS.field(name) for name in ("user_id", "as_of", "as_of_position")]
 PROMPTS = pa.schema(
@@ -68,7 +70,9 @@ RESULTS = pa.schema(
         ("num_similar_users", pa.int8()),
         ("cold_start", pa.bool_()),
         ("scored_at", TIMESTAMP),
+        ("forced", pa.bool_()),  # stopped by exits.group_stop
         ("seconds", pa.float64()),  # the pair's even share of its shard's scoring time
+        ("gflop", pa.float64()),  # ... and of its shard's useful work
         ("error_code", pa.string()),  # null for a scored pair
         ("error", pa.string()),
     ]
@@ -81,7 +85,7 @@ def score(settings: Settings) -> Artifact:
     _check_prompt(settings, inputs)
     requests = _requests(settings, inputs)
     config = {
-        "exits": settings.exits.model_dump(mode="json", include={"criterion", "window", "threshold"}),
+        "exits": settings.exits.model_dump(mode="json", include=EXIT_POLICY),
         "max_requests": settings.scoring.max_requests,
         "requests": "test split" if settings.scoring.requests is None else file_sha256(Path(settings.scoring.requests)),
         "seed": settings.seed,
@@ -234,18 +238,19 @@ class ScorePrompts:
 
     def __call__(self, prompts: pa.Table) -> pa.Table:
         rows = prompts.to_pylist()
-        started = time.monotonic()
         scores = self._scorer.score([UserGroup(row["prefix"], row["suffixes"]) for row in rows])
-        seconds = (time.monotonic() - started) / max(1, sum(map(len, scores)))
+        figures = self._scorer.last_run
+        share = 1 / max(1, figures.pairs)
         scored_at = datetime.now(UTC)
         results = []
         for row, pair_scores in zip(rows, scores, strict=True):
             shared = {name: row[name] for name in ("user_id", "as_of", "as_of_position")}
             results += [shared | reject for reject in row["rejects"]]
             shared |= {"num_similar_users": row["num_similar_users"], "cold_start": row["cold_start"]}
-            shared |= {"scored_at": scored_at, "seconds": seconds}
+            shared |= {"scored_at": scored_at, "seconds": share * figures.seconds}
+            shared |= {"gflop": share * figures.cost.flops / 1e9}
             for item_id, pair in zip(row["item_ids"], pair_scores, strict=True):
-                results.append(shared | {"item_id": item_id, "score": pair.score, "exit_layer": pair.exit_layer})
+                results.append(shared | {"item_id": item_id} | vars(pair))
         return pa.Table.from_pylist(results, schema=RESULTS)
 
 
@@ -256,9 +261,9 @@ def open_scorer(settings: Settings, inputs: Inputs) -> Scorer:
     answer_ids = tuple(inputs["llm"].metrics["answer_ids"])
     heads = ExitHeads(model, settings.exits.layers, answer_ids)
     heads.load(inputs["exit_heads"].path)
-    exits = settings.exits
-    policy = ExitPolicy(criterion=exits.criterion, window=exits.window, threshold=exits.threshold)
-    return Scorer(model, heads.to(model.device), policy, answer_ids, batch_size=settings.scoring.batch_size)
+    policy = ExitPolicy(**settings.exits.model_dump(include=EXIT_POLICY))
+    options = settings.scoring.model_dump(include={"max_tokens_in_flight", "deterministic", "compile_layers"})
+    return Scorer(model, heads.to(model.device), policy, answer_ids, **options)
 
 
 class Tally:
@@ -266,14 +271,16 @@ class Tally:
 
     def __init__(self) -> None:
         self._pairs: list[pa.Table] = []
-        self._depths = self._seconds = 0.0
-        self._scored = 0
+        self._depths = self._seconds = self._gflop = 0.0
+        self._scored = self._forced = 0
 
     def add(self, results: pa.Table) -> None:
         self._pairs.append(results.select(["user_id", "item_id"]))
         self._scored += len(results) - results["score"].null_count
         self._depths += pc.sum(results["exit_layer"]).as_py() or 0
+        self._forced += pc.sum(results["forced"]).as_py() or 0
         self._seconds += pc.sum(results["seconds"]).as_py() or 0.0
+        self._gflop += pc.sum(results["gflop"]).as_py() or 0.0
 
     def checked(self, requests: pa.Table, max_reject_share: float) -> dict[str, Any]:
         """The run's figures.
@@ -301,6 +308,8 @@ class Tally:
             "scored": self._scored,
             "rejected": rejected,
             "mean_exit_layer": self._depths / max(1, self._scored),
+            "forced_exits": self._forced,
+            "useful_gflop": self._gflop,
             "scorer_seconds": self._seconds,
             "pairs_per_scorer_second": self._scored / self._seconds if self._seconds else 0.0,
         }

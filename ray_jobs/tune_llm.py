@@ -83,7 +83,7 @@ def _loop(config: dict[str, Any]) -> None:
         "num_answers": sum(len(sample.labels) for sample in samples),
     }
     if worker.rank == 0:
-        held_out = labelled_samples(assembler, dataset.interactions, "validation")[:VALIDATION_USERS]
+        held_out = labelled_samples(assembler, dataset.interactions, "validation", max_users=VALIDATION_USERS)
         metrics |= _validation(model, held_out, answers, settings.llm.batch_tokens)
     with report(worker, metrics) as folder:
         if folder:

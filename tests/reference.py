@@ -1,6 +1,6 @@
 """Slow, obvious versions that the fast ones are tested against.
 
-Shapes: T tokens, V vocabulary, D model width, N layers, m window.
+Shapes: T tokens, V vocabulary, D model width, N layers, R rows (pairs) of a padded batch, m window.
 """
 
 from collections.abc import Sequence
@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from optirag_core.engine.groups import PairScore
-from optirag_core.engine.heads import AnswerHead, ExitHeads
-from optirag_core.engine.scorer import ExitPolicy
+from optirag_core.engine.criterion import should_exit, window_values
+from optirag_core.engine.groups import PairScore, UserGroup
+from optirag_core.engine.heads import AnswerHead, ExitHeads, lm_answer_head, p_yes
+from optirag_core.engine.policy import ExitPolicy
 
 
 def full_softmax(model: PreTrainedModel, head: AnswerHead | None, answer_ids: Sequence[int], hidden: Tensor) -> Tensor:
@@ -38,12 +39,13 @@ def hidden_states(model: PreTrainedModel, prompt: Sequence[int]) -> list[Tensor]
 
 
 @torch.no_grad()
-def score_pair(
+def head_views(
     model: PreTrainedModel, heads: ExitHeads, policy: ExitPolicy, answer_ids: Sequence[int], prompt: Sequence[int]
-) -> PairScore:
-    """Algorithm 2 line by line, on one prompt, with a softmax over the whole vocabulary."""
+) -> list[tuple[int, float, float]]:
+    """Layer, discrepancy and p(yes) of every exit head (algorithm 2 line by line), then those of the LLM's own head."""
     states = hidden_states(model, prompt)
     yes, no = answer_ids
+    views = []
     for layer in heads.layers:
         tracked = []
         for hidden in states[layer - policy.window : layer + 1]:
@@ -52,7 +54,65 @@ def score_pair(
             tracked.append((ratio if policy.criterion == "ratio" else ratio / (1 + ratio)).item())
         deltas = [abs(tracked[i] - tracked[i + 1]) for i in range(policy.window)]
         mean = sum(deltas[:-1]) / (policy.window - 1)
-        if policy.criterion != "none" and abs(deltas[-1] - mean) < policy.threshold:
-            return PairScore((p[yes] / (p[yes] + p[no])).item(), layer)
+        views.append((layer, abs(deltas[-1] - mean), (p[yes] / (p[yes] + p[no])).item()))
     p = full_softmax(model, None, answer_ids, states[-1])
-    return PairScore((p[yes] / (p[yes] + p[no])).item(), len(model.model.layers))
+    return [*views, (len(model.model.layers), 0.0, (p[yes] / (p[yes] + p[no])).item())]
+
+
+def score_pair(
+    model: PreTrainedModel, heads: ExitHeads, policy: ExitPolicy, answer_ids: Sequence[int], prompt: Sequence[int]
+) -> PairScore:
+    """One prompt, stopped at the first stable head."""
+    *exits, (num_layers, _, last) = head_views(model, heads, policy, answer_ids, prompt)
+    for layer, discrepancy, score in exits:
+        if policy.criterion != "none" and discrepancy < policy.threshold:
+            return PairScore(score, layer)
+    return PairScore(last, num_layers)
+
+
+class PlainScorer:
+    """The engine's plain form: every pair is a padded row of its own, and rows leave the batch when they exit."""
+
+    def __init__(
+        self, model: PreTrainedModel, heads: ExitHeads, policy: ExitPolicy, answer_ids: tuple[int, int],
+        *, batch_size: int = 32,
+    ) -> None:  # fmt: skip
+        self._decoder = model.model
+        self._heads = heads
+        self._final_head = lm_answer_head(model, answer_ids)
+        self._policy = policy
+        self._batch_size = batch_size
+
+    @torch.inference_mode()
+    def score(self, groups: Sequence[UserGroup]) -> list[list[PairScore]]:
+        prompts = [[*group.prefix, *suffix] for group in groups for suffix in group.suffixes]
+        scores: list[PairScore] = []
+        for start in range(0, len(prompts), self._batch_size):
+            scores += self._score_batch(prompts[start : start + self._batch_size])
+        flat = iter(scores)
+        return [[next(flat) for _ in group.suffixes] for group in groups]
+
+    def _score_batch(self, prompts: Sequence[Sequence[int]]) -> list[PairScore]:
+        results: dict[int, PairScore] = {}
+        alive = torch.arange(len(prompts))  # [R]
+        last = torch.tensor([len(prompt) - 1 for prompt in prompts])  # [R]
+        ids = torch.nn.utils.rnn.pad_sequence([torch.tensor(prompt) for prompt in prompts], batch_first=True)
+        hidden = self._decoder.embed_tokens(ids)  # [R, T, D]
+        rotary = self._decoder.rotary_emb(hidden, position_ids=torch.arange(ids.shape[1])[None])
+        states = [hidden[torch.arange(len(last)), last]]  # h^(0) ..., [R, D] each
+        for number, layer in enumerate(self._decoder.layers, start=1):
+            # Padding stands behind the prompt, so the causal mask alone keeps it from being seen.
+            hidden = layer(hidden, attention_mask=None, position_embeddings=rotary)
+            states.append(hidden[torch.arange(len(last)), last])
+            if number not in self._heads.layers or not len(alive):
+                continue
+            logits = self._heads[number](torch.stack(states[-self._policy.window - 1 :], dim=1))  # [R, m+1, 2]
+            values = window_values(logits, self._policy.criterion)
+            exits = should_exit(values, self._policy.threshold, self._policy.criterion)  # [R]
+            for pair, score in zip(alive[exits].tolist(), p_yes(logits[exits, -1]).tolist(), strict=True):
+                results[pair] = PairScore(score, number)
+            alive, last, hidden = alive[~exits], last[~exits], hidden[~exits]  # [R] -> [R']
+            states = [state[~exits] for state in states]
+        for pair, score in zip(alive.tolist(), p_yes(self._final_head(states[-1])).tolist(), strict=True):
+            results[pair] = PairScore(score, len(self._decoder.layers))
+        return [results[pair] for pair in range(len(prompts))]

@@ -35,7 +35,8 @@ class AnswerHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[..., D] -> [..., 2] logits of yes and no."""
-        return self.norm(hidden.float()) @ self.weight.T
+        # Not a matrix product: for two columns its last bits depend on the number of rows.
+        return (self.norm(hidden.float()).unsqueeze(-2) * self.weight).sum(-1)
 
 
 class ExitHeads(nn.Module):

@@ -1,46 +1,39 @@
-"""User groups -> p(yes) and exit layer of every candidate: one prefill, stopped at an exit layer where it may.
+"""User groups -> p(yes) and exit layer of every candidate: packed prefill that stops where it may.
 
-The plain form: every pair is a padded row of its own, and rows leave the batch when they exit.
-
-Shapes: R rows (pairs) of a batch, T padded tokens, D model width, m window.
+Shapes: R pairs of a row, L exit layers, m window.
 """
 
-from collections import deque
+import logging
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from optirag_core.engine.criterion import Criterion, discrepancy, should_exit, window_values
+from optirag_core.engine.attention import cascade_attention
+from optirag_core.engine.cost import Cost, ModelShape, group_cost
+from optirag_core.engine.decoder import Decoder, Flight
+from optirag_core.engine.figures import RunFigures
 from optirag_core.engine.groups import PairScore, UserGroup
 from optirag_core.engine.heads import ExitHeads, lm_answer_head, p_yes
+from optirag_core.engine.layout import PromptPart, parts_of
+from optirag_core.engine.policy import ExitPolicy, exits_at
+from optirag_core.engine.scheduler import DepthQueues
+from optirag_core.engine.trace import Trace
 from optirag_core.errors import ModelError
 
-
-@dataclass(frozen=True)
-class ExitPolicy:
-    """When a pair may stop (algorithm 2)."""
-
-    criterion: Criterion
-    window: int
-    threshold: float
-
-
-@dataclass(frozen=True)
-class HeadView:
-    """What one exit head sees of one pair at full depth."""
-
-    layer: int
-    score: float  # p(yes) of this head on h^(l)
-    values: tuple[float, ...]  # m+1 tracked values, h^(l-m) first
-    discrepancy: float  # |D - mean|
-    exits: bool
+log = logging.getLogger(__name__)
+ROW_BUCKET = 64
+"""Matrix products of 1 or 3 rows give other last bits than those of 8 or more; of a multiple of 64 no tile is cut."""
 
 
 class Scorer:
     """Scores user groups with a decoder of `transformers` and its exit heads."""
+
+    last_run: RunFigures | None = None
+    """Of the latest call of `score`."""
 
     def __init__(
         self,
@@ -49,113 +42,164 @@ class Scorer:
         policy: ExitPolicy,
         answer_ids: tuple[int, int],
         *,
-        batch_size: int = 32,
+        max_tokens_in_flight: int = 16384,
+        deterministic: bool = False,
+        compile_layers: bool = False,
     ) -> None:
         """
         Args:
             answer_ids: vocabulary ids of yes and no.
-            batch_size: pairs per padded batch.
+            max_tokens_in_flight: prompt tokens that wait or run at a time; a step takes half of them.
+            deterministic: fill rows up to a multiple of ROW_BUCKET, so that matrix products use the same kernels
+                whatever else is in the row.
+            compile_layers: run layers through torch.compile.
+
+        Raises:
+            ModelError: the decoder is not built like Llama's.
         """
-        self._decoder = model.model
+        self._decoder = Decoder(
+            model, window=policy.window, frozen_prefix_after=policy.frozen_prefix_after,
+            bucket=ROW_BUCKET if deterministic else 1, compiled=compile_layers,
+        )  # fmt: skip
+        self._shape = ModelShape.of(model.config)
         self._heads = heads
         self._final_head = lm_answer_head(model, answer_ids)
-        self._policy = policy
-        self._batch_size = batch_size
-        self._max_tokens = model.config.max_position_embeddings
-        self._num_layers = model.config.num_hidden_layers
+        self.policy = policy
+        self._max_tokens = max_tokens_in_flight
+        window = getattr(model.config, "sliding_window", None)  # Mistral 0.1; the cascade sees a whole prompt
+        self._context = min(model.config.max_position_embeddings, window or model.config.max_position_embeddings)
 
     @torch.inference_mode()
     def score(self, groups: Sequence[UserGroup]) -> list[list[PairScore]]:
         """Score every candidate of every group.
 
         Returns:
-            One list per group, in its suffixes' order.
+            One list per group, in its suffixes' order. `last_run` has the figures of the run.
 
         Raises:
-            ModelError: a prompt is longer than the LLM's context; nothing has been computed then.
+            ModelError: a prompt is empty, or longer than the LLM's context or a step; nothing has been computed then.
         """
-        prompts = [[*group.prefix, *suffix] for group in groups for suffix in group.suffixes]
-        self._check_lengths(prompts)
-        by_length = sorted(range(len(prompts)), key=lambda pair: len(prompts[pair]))  # less padding; a stable order
-        scores: dict[int, PairScore] = {}
-        for start in range(0, len(by_length), self._batch_size):
-            pairs = by_length[start : start + self._batch_size]
-            scores |= zip(pairs, self._score_batch([prompts[pair] for pair in pairs]), strict=True)
-        flat = iter(scores[pair] for pair in range(len(prompts)))
-        return [[next(flat) for _ in group.suffixes] for group in groups]
+        started = time.perf_counter()
+        parts = self._parts(groups)
+        queues = DepthQueues(parts, step_tokens=self._max_tokens // 2, max_tokens=self._max_tokens)
+        results: dict[int, PairScore] = {}
+        with cascade_attention(self._decoder.config):
+            while (work := queues.take()) is not None:
+                flight = work if isinstance(work, Flight) else self._decoder.embed(work)
+                if survivors := self._step_in_memory(flight, queues, results):
+                    queues.put(survivors)
+        pairs = (results[pair] for pair in range(len(results)))
+        scores = [list(islice(pairs, len(group.suffixes))) for group in groups]
+        cost = sum((self._cost(part, results) for part in parts), Cost())
+        seconds = time.perf_counter() - started
+        self.last_run = RunFigures.of(scores, cost, seconds=seconds, halvings=queues.halvings)
+        return scores
 
     @torch.inference_mode()
-    def trace(self, group: UserGroup) -> list[list[HeadView]]:
-        """Every head's view of every candidate, shallow to deep, whether or not an earlier one would have stopped."""
-        return [self._views([*group.prefix, *suffix]) for suffix in group.suffixes]
+    def trace(self, groups: Sequence[UserGroup]) -> Trace:
+        """One full-depth pass with every head's view of every candidate, for `replay`.
 
-    def _views(self, prompt: Sequence[int]) -> list[HeadView]:
-        ids, last = pad([prompt])
-        hidden = self._decoder.embed_tokens(ids.to(self._decoder.device))  # [1, T, D]
-        rotary = self._decoder.rotary_emb(hidden, position_ids=torch.arange(ids.shape[1], device=hidden.device)[None])
-        states = [_last_states(hidden, last)]  # N+1 x [1, D]
-        for layer in self._decoder.layers:
-            hidden = layer(hidden, attention_mask=None, position_embeddings=rotary)
-            states.append(_last_states(hidden, last))
-        policy = self._policy
-        views = []
-        for layer in self._heads.layers:
-            logits = self._heads[layer](torch.stack(states[layer - policy.window : layer + 1], dim=1))  # [1, m+1, 2]
-            values = window_values(logits, policy.criterion)
-            stable = should_exit(values, policy.threshold, policy.criterion)
-            figures = p_yes(logits)[0, -1].item(), tuple(values[0].tolist()), discrepancy(values).item(), stable.item()
-            views.append(HeadView(layer, *figures))
-        return views
+        Raises:
+            ModelError: as `score`.
+        """
+        parts = self._parts(groups)
+        queues = DepthQueues(parts, step_tokens=self._max_tokens // 2, max_tokens=self._max_tokens)
+        logits, final = [], []
+        with cascade_attention(self._decoder.config):
+            while (work := queues.take()) is not None:
+                flight, views = self._decoder.embed(work), []
+                for layer in self._heads.layers:
+                    flight = self._decoder.advance(flight, layer)
+                    views.append(self._window_logits(layer, flight.window))
+                flight = self._decoder.advance(flight, self._shape.num_layers - 1)
+                logits.append(torch.stack(views, dim=1).cpu())  # [R, L, m+1, 2]
+                final.append(self._final_head(self._decoder.open_next(flight).last).cpu())
+        return self._assembled(groups, parts, logits, final)
 
-    def _score_batch(self, prompts: Sequence[Sequence[int]]) -> list[PairScore]:
-        results: list[PairScore | None] = [None] * len(prompts)
-        alive = torch.arange(len(prompts))  # [R] index into results
-        ids, last = pad(prompts)  # [R, T], [R]
-        hidden = self._decoder.embed_tokens(ids.to(self._decoder.device))  # [R, T, D]
-        positions = torch.arange(ids.shape[1], device=hidden.device)[None]
-        rotary = self._decoder.rotary_emb(hidden, position_ids=positions)
-        window = deque([_last_states(hidden, last)], maxlen=self._policy.window + 1)  # m+1 x [R, D]
-        for number, layer in enumerate(self._decoder.layers, start=1):
-            # Padding stands behind the prompt, so the causal mask alone keeps it from being seen.
-            hidden = layer(hidden, attention_mask=None, position_embeddings=rotary)
-            window.append(_last_states(hidden, last))
-            if number not in self._heads.layers:
-                continue
-            logits = self._heads[number](torch.stack(list(window), dim=1))  # [R, m+1, 2]
-            values = window_values(logits, self._policy.criterion)
-            exits = should_exit(values, self._policy.threshold, self._policy.criterion).cpu()  # [R]
-            _record(results, alive[exits], logits[exits.to(logits.device), -1], number)
-            keep = ~exits
-            alive, last = alive[keep], last[keep]  # [R] -> [R']
-            if not len(alive):
-                break
-            on_device = keep.to(hidden.device)
-            hidden = hidden[on_device]  # [R, T, D] -> [R', T, D]
-            window = deque((states[on_device] for states in window), maxlen=window.maxlen)
-        else:
-            _record(results, alive, self._final_head(window[-1]), self._num_layers)
-        return results
+    def _assembled(
+        self, groups: Sequence[UserGroup], parts: Sequence[PromptPart], logits: list[Tensor], final: list[Tensor]
+    ) -> Trace:
+        order = torch.tensor([pair for part in parts for pair in part.pairs], dtype=torch.int64).argsort()
+        members = [(part, len(suffix)) for part in parts for suffix in part.suffixes]
+        columns = [[part.number, len(part.prefix), tokens] for part, tokens in members]
+        lengths = torch.tensor(columns, dtype=torch.int64).reshape(-1, 3)[order]  # [R, 3]
+        none = torch.zeros(0, len(self._heads.layers), self.policy.window + 1, 2)
+        return Trace(
+            self._shape, self._heads.layers, self.policy.frozen_prefix_after,
+            tuple(len(group.suffixes) for group in groups), *lengths.unbind(1),
+            torch.cat([none, *logits])[order], torch.cat([none[:, 0, 0], *final])[order],
+        )  # fmt: skip
 
-    def _check_lengths(self, prompts: Sequence[Sequence[int]]) -> None:
-        longest = max(map(len, prompts), default=0)
-        if longest > self._max_tokens:
+    def _parts(self, groups: Sequence[UserGroup]) -> list[PromptPart]:
+        step = self._max_tokens // 2
+        lengths = {len(group.prefix) + len(suffix) for group in groups for suffix in group.suffixes}
+        longest, shortest = max(lengths, default=1), min(lengths, default=1)
+        if shortest == 0:
+            raise ModelError("a prompt has no tokens: neither a prefix nor a suffix was given")
+        if longest > self._context:
             raise ModelError(
-                f"a prompt has {longest} tokens, the LLM's context is {self._max_tokens}: lower prompt.max_tokens"
+                f"a prompt has {longest} tokens, the LLM's context is {self._context}: lower prompt.max_tokens"
             )
+        if longest > step:
+            raise ModelError(
+                f"a prompt has {longest} tokens, a step takes {step}: raise scoring.max_tokens_in_flight to "
+                f"{2 * longest} or more, or lower prompt.max_tokens"
+            )
+        return list(parts_of(groups, step))
+
+    def _cost(self, part: PromptPart, results: dict[int, PairScore]) -> Cost:
+        return group_cost(
+            self._shape,
+            len(part.prefix),
+            [len(suffix) for suffix in part.suffixes],
+            [results[pair].exit_layer for pair in part.pairs],
+            frozen_prefix_after=self.policy.frozen_prefix_after,
+        )
+
+    def _step_in_memory(self, flight: Flight, queues: DepthQueues, results: dict[int, PairScore]) -> Flight | None:
+        """A step; where the GPU has no memory for it, its two halves are queued instead, once in a run."""
+        splits = len(flight.layout.pairs) > 1
+        if flight.layout.num_tokens <= queues.step_tokens or not splits:
+            try:
+                return self._step(flight, results)
+            except torch.OutOfMemoryError:
+                if queues.halvings or not splits:
+                    raise
+            queues.halve()  # out of the except clause: the error's traceback would keep the tensors
+            torch.cuda.empty_cache()
+            log.warning("out of GPU memory: going on with steps of %d tokens", queues.step_tokens)
+        queues.put_back(flight.halves())
+        return None
+
+    def _step(self, flight: Flight, results: dict[int, PairScore]) -> Flight | None:
+        """One row to its next head: scores of what stops there, the row of what does not."""
+        number = self._next_head(flight.depth)
+        opened = self._decoder.open_next(self._decoder.advance(flight, number - 1))
+        layout = opened.flight.layout
+        if number == self._shape.num_layers:
+            _record(results, layout.pairs, self._final_head(opened.last), number)
+            return None
+        logits = self._window_logits(number, (*opened.flight.window, opened.last))
+        stops, forced = exits_at(logits, layout.parts, self.policy)
+        _record(results, layout.pairs, logits[:, -1], number, stops.tolist(), forced.tolist())
+        return self._decoder.close(opened, (~stops).tolist())
+
+    def _next_head(self, depth: int) -> int:
+        """The 1-based layer of the next head after so many layers."""
+        deeper = (layer for layer in self._heads.layers if layer > depth and self.policy.criterion != "none")
+        return next(deeper, self._shape.num_layers)
+
+    def _window_logits(self, layer: int, states: Sequence[Tensor]) -> Tensor:
+        """[R, m+1, 2]."""
+        return self._heads[layer](torch.stack(states[-self.policy.window - 1 :], dim=1))
 
 
-def pad(prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Right-padded ids [R, T] and the index of each row's last token [R]."""
-    rows = [torch.as_tensor(prompt, dtype=torch.int64) for prompt in prompts]
-    last = torch.tensor([len(row) - 1 for row in rows])
-    return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True), last
-
-
-def _last_states(hidden: Tensor, last: Tensor) -> Tensor:
-    rows = torch.arange(len(last), device=hidden.device)
-    return hidden[rows, last.to(hidden.device)]  # [R, T, D] -> [R, D]
-
-
-def _record(results: list[PairScore | None], pairs: Tensor, logits: Tensor, layer: int) -> None:
-    for pair, score in zip(pairs.tolist(), p_yes(logits).tolist(), strict=True):
-        results[pair] = PairScore(score=score, exit_layer=layer)
+def _record(
+    results: dict[int, PairScore], pairs: Sequence[int], logits: Tensor, layer: int,
+    stops: Sequence[bool] | None = None, forced: Sequence[bool] | None = None,
+) -> None:  # fmt: skip
+    count = len(pairs)
+    rows = zip(pairs, p_yes(logits).tolist(), stops or [True] * count, forced or [False] * count, strict=True)
+    for pair, score, stopped, was_forced in rows:
+        if stopped:
+            results[pair] = PairScore(score, layer, was_forced)

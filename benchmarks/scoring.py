@@ -1,0 +1,74 @@
+"""The engine beside the plain scorer on a finished run's own requests, in turns.
+
+    python -m benchmarks.scoring --workspace DIR --config FILE --out benchmarks/results/FILE.json
+
+Both score the same prompts with the same artifacts and policy in one process; a shard of requests is one call.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from benchmarks.hardware import commit, hardware
+from optirag_core.data.dataset import Dataset
+from optirag_core.data.splits import requests_for
+from optirag_core.engine.loading import load_llm
+from optirag_core.prompting.assembly import requests_from
+from ray_jobs.artifact_job import open_inputs
+from ray_jobs.command import parse
+from ray_jobs.prompt_stage import open_assembler
+from ray_jobs.score import KINDS, open_scorer
+from tests.reference import PlainScorer
+
+NUM_REQUESTS, REPEATS = 400, 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    given, rest = parser.parse_known_args()
+    settings, _ = parse(rest)
+    torch.set_num_threads(settings.ray.torch_threads)
+    inputs = open_inputs(settings, *KINDS)
+    dataset = Dataset.load(inputs["dataset"].path)
+    model, tokenizer = load_llm(inputs["llm"].path)
+    assembler, builder = open_assembler(settings, dataset, inputs["retriever"], tokenizer)
+    requests = requests_from(requests_for(dataset.interactions, "test").slice(0, NUM_REQUESTS))
+    groups = [assembled.prompt.group for assembled in assembler.assemble(requests) if assembled.prompt]
+    engine = open_scorer(settings, inputs)
+    plain = PlainScorer(engine.model, engine.heads, engine.policy, builder.answer_ids)
+    seconds: dict[str, list[float]] = {"engine": [], "plain": []}
+    for turn in range(REPEATS + 1):
+        for name, scorer in (("engine", engine), ("plain", plain)):
+            started = time.perf_counter()
+            scores = scorer.score(groups)
+            if turn:  # the first one warms up
+                seconds[name].append(time.perf_counter() - started)
+            if name == "engine":
+                mine = [pair for pairs in scores for pair in pairs]
+    difference = max(abs(a.score - b.score) for a, b in zip(mine, (p for ps in scores for p in ps), strict=True))
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    result = {
+        "command": "python -m benchmarks.scoring --config FILE --workspace DIR",
+        "dataset": settings.dataset.source,
+        "commit": commit(),
+        "hardware": hardware("cpu"),
+        "seed": settings.seed,
+        "users": len(groups),
+        "pairs": len(mine),
+        "tokens_per_pair": sum(len(g.prefix) + len(s) for g in groups for s in g.suffixes) / len(mine),
+        "seconds": medians,
+        "pairs_per_s": {name: len(mine) / value for name, value in medians.items()},
+        "ratio": statistics.median(p / e for e, p in zip(seconds["engine"], seconds["plain"], strict=True)),
+        "largest_difference_of_score": difference,
+    }
+    given.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,147 @@
+"""Cascade attention: what a packed row of prefixes and suffixes looks at, without a mask and without copies of keys.
+
+    (a) prefix over its own prefix, causal    (b) suffixes over their prefix    (c) each suffix over itself, causal
+
+(b) and (c) have different keys; they are merged by their log-sum-exps in fp32. On CPU (a) and (b) are one kernel call:
+its causal mask is aligned at the top left, so of the queries `prefix | suffixes` over the P keys of the prefix, query
+i sees the keys <= i, and that is all P for the suffixes behind.
+
+Shapes: T packed tokens, Tq queries, H heads, E head width; B batch, Q queries and K keys of one kernel call.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedConfig
+
+from optirag_core.engine.layout import Queries, Run, Span
+
+NAME = "optirag_cascade"
+
+
+@contextmanager
+def cascade_attention(config: PreTrainedConfig) -> Iterator[None]:
+    """Layers of this config's model attend by `cascade` and take `queries=...`; restored afterwards."""
+    AttentionInterface.register(NAME, cascade)
+    before = config._attn_implementation
+    config._attn_implementation = NAME
+    try:
+        yield
+    finally:
+        config._attn_implementation = before
+
+
+@torch.compiler.disable
+def cascade(
+    module: nn.Module, q: Tensor, k: Tensor, v: Tensor, attention_mask: None, *, queries: Queries, scaling: float, **_
+) -> tuple[Tensor, None]:
+    """Attention of `queries` over a packed row, in the form of transformers' attention interface.
+
+    Args:
+        q: [1, H, Tq, E] with rotary positions.
+        k, v: [1, H or fewer, T, E].
+
+    Returns:
+        [1, Tq, H, E].
+    """
+    asked = queries.spans[-1].query_stop
+    if q.is_cuda:
+        output = _cascade_on_cuda(q[:, :, :asked], k, v, queries, scaling)
+    else:
+        outputs = [_attend_span(q, k, v, span, scaling) for span in queries.spans]
+        output = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+    filling = q.size(2) - asked
+    return nn.functional.pad(output, (0, 0, 0, 0, 0, filling)) if filling else output, None
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scaling: float) -> tuple[Tensor, Tensor]:
+    """Softmax attention with its log-sum-exp; the kernel behind torch's CPU attention where it is there.
+
+    Args:
+        q: [B, H, Q, E].
+        k, v: [B, H, K, E].
+        causal: query i sees keys <= i.
+
+    Returns:
+        [B, Q, H, E] and [B, Q, H], both dense in this order for the kernel.
+    """
+    kernel = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+    if kernel is None or q.is_cuda:
+        return attend_plain(q, k, v, causal=causal, scaling=scaling)
+    output, lse = kernel(q, k, v, 0.0, causal, scale=scaling)
+    return output.transpose(1, 2), lse.transpose(1, 2)
+
+
+def attend_plain(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scaling: float) -> tuple[Tensor, Tensor]:
+    """`attend` by its definition, in fp32."""
+    logits = scaling * q.float() @ k.float().mT  # [B, H, Q, K]
+    if causal:
+        seen = torch.ones(logits.shape[-2:], dtype=torch.bool, device=q.device).tril()
+        logits = logits.masked_fill(~seen, -math.inf)
+    output = (logits.softmax(-1) @ v.float()).to(q.dtype)
+    return output.transpose(1, 2), logits.logsumexp(-1).transpose(1, 2)
+
+
+def merge(a: Tensor, lse_a: Tensor, b: Tensor, lse_b: Tensor) -> Tensor:
+    """Attention over two disjoint sets of keys from the attention over each.
+
+    Args:
+        a, b: [..., E].
+        lse_a, lse_b: [...], -inf for no keys.
+    """
+    share = torch.sigmoid(lse_b - lse_a)[..., None]  # of b; fp32
+    return torch.lerp(a.float(), b.float(), share).to(a.dtype)
+
+
+def _attend_span(q: Tensor, k: Tensor, v: Tensor, span: Span, scaling: float) -> Tensor:
+    """[1, Tq of this group, H, E]."""
+    block = q[:, :, span.query_start : span.query_stop]
+    keys = slice(span.key_start, span.key_start + span.prefix_keys)
+    if not span.prefix_keys:
+        own = [_attend_run(q, k, v, run, scaling)[0] for run in span.runs]
+        return torch.cat(own)[None]
+    output, lse = _attend_shared(block, k[:, :, keys], v[:, :, keys], bool(span.prefix_queries), scaling)
+    for run in span.runs:
+        start = run.query_start - span.query_start
+        rows = slice(start, start + run.count * run.queries)
+        own, own_lse = _attend_run(q, k, v, run, scaling)
+        output[0, rows] = merge(output[0, rows], lse[0, rows], own, own_lse)
+    return output
+
+
+def _attend_shared(q: Tensor, k: Tensor, v: Tensor, causal: bool, scaling: float) -> tuple[Tensor, Tensor]:
+    """`attend` for one sequence whose key heads may be fewer: the heads that share keys are a batch, not copies."""
+    shared = q.size(1) // k.size(1)
+    if shared == 1:
+        return attend(q, k, v, causal=causal, scaling=scaling)
+    q = q[0].unflatten(0, (-1, shared)).transpose(0, 1)  # [1, H, Q, E] -> [shared, H / shared, Q, E]
+    k, v = (states.expand(shared, -1, -1, -1) for states in (k, v))
+    output, lse = attend(q, k, v, causal=causal, scaling=scaling)  # [shared, Q, H / shared, E]
+    return output.permute(1, 2, 0, 3).flatten(1, 2)[None], lse.permute(1, 2, 0).flatten(1)[None]
+
+
+def _attend_run(q: Tensor, k: Tensor, v: Tensor, run: Run, scaling: float) -> tuple[Tensor, Tensor]:
+    """Suffixes over themselves: [count * queries, H, E] and [count * queries, H]."""
+    own_q = _batch(q, run.query_start, run.count, run.queries)
+    own_k, own_v = (_batch(states, run.key_start, run.count, run.keys) for states in (k, v))
+    if own_q.size(1) != own_k.size(1):  # a suffix's own keys are few: copying them costs nothing
+        shared = own_q.size(1) // own_k.size(1)
+        own_k, own_v = own_k.repeat_interleave(shared, dim=1), own_v.repeat_interleave(shared, dim=1)
+    output, lse = attend(own_q, own_k, own_v, causal=run.queries > 1, scaling=scaling)
+    return output.flatten(0, 1), lse.flatten(0, 1)
+
+
+def _batch(states: Tensor, start: int, count: int, length: int) -> Tensor:
+    """[1, H, T, E] -> [count, H, length, E], a view."""
+    return states[0, :, start : start + count * length].unflatten(1, (count, length)).transpose(0, 1)
+
+
+def _cascade_on_cuda(q: Tensor, k: Tensor, v: Tensor, queries: Queries, scaling: float) -> Tensor:
+    from optirag_core.engine import flex, varlen  # both import what only CUDA builds of torch can run
+
+    if varlen.varlen_attn is not None and q.dtype in (torch.float16, torch.bfloat16):
+        return varlen.varlen_cascade(q, k, v, queries, scaling)
+    return flex.flex_cascade(q, k, v, queries, scaling)

@@ -1,0 +1,230 @@
+"""Many prompts in one row: a prefix once, then its suffixes, then the next prefix ... (CSR offsets, no padding).
+
+    row         [ prefix a | a1 | a2 | a3 | prefix b | b1 | ... ]
+    positions     0 .. P-1   P..  P..  P..  0 .. P-1   P..
+
+Shapes: T packed tokens, G packed groups, R pairs of the row, P prefix tokens, S suffix tokens.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import accumulate, groupby
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from optirag_core.engine.groups import UserGroup
+
+
+@dataclass(frozen=True)
+class PromptPart:
+    """Token ids of one packed group: a user group, or a slice of its candidates where it exceeds a step."""
+
+    number: int
+    prefix: Sequence[int]  # [P], common to all prompts of the user group
+    suffixes: Sequence[Sequence[int]]  # n x [S], shortest first, none empty
+    pairs: Sequence[int]  # n, the pair that each suffix belongs to
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.prefix) + sum(map(len, self.suffixes))
+
+
+@dataclass(frozen=True)
+class PackedGroup:
+    """A prefix and its live suffixes, as lengths."""
+
+    part: int
+    prefix: int
+    suffixes: tuple[int, ...]
+    pairs: tuple[int, ...]
+
+    @property
+    def num_tokens(self) -> int:
+        return self.prefix + sum(self.suffixes)
+
+
+@dataclass(frozen=True)
+class Run:
+    """Neighbouring suffixes of one length: a batch without padding, and without a copy."""
+
+    query_start: int
+    key_start: int
+    count: int
+    queries: int  # per suffix
+    keys: int  # per suffix
+
+
+@dataclass(frozen=True)
+class Span:
+    """The queries of one group, and where their keys are."""
+
+    query_start: int
+    query_stop: int
+    prefix_queries: int  # P when the prefix asks as well, else 0
+    key_start: int
+    prefix_keys: int  # P
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True)
+class Queries:
+    """The tokens of a row that look at its keys."""
+
+    rows: Tensor | None  # [Tq] index into the row; None: all of it. Filling stands behind the last span
+    spans: tuple[Span, ...]
+    _plans: dict[tuple[type, torch.device], Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def cached(self, plan: type, device: torch.device) -> Any:
+        """`plan.of(self, device)`, made once for all layers."""
+        if (plan, device) not in self._plans:
+            self._plans[plan, device] = plan.of(self, device)
+        return self._plans[plan, device]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which token of a packed row is what."""
+
+    groups: tuple[PackedGroup, ...]
+    bucket: int = 1
+    """Rows, and the queries of exit layers, are filled up to a multiple of it with tokens that nobody reads."""
+
+    @classmethod
+    def of(cls, parts: Sequence[PromptPart], *, bucket: int = 1) -> Self:
+        groups = (
+            PackedGroup(part.number, len(part.prefix), tuple(map(len, part.suffixes)), tuple(part.pairs))
+            for part in parts
+        )
+        return cls(tuple(groups), bucket)
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """[G + 1] first token of each group, and where the filling starts."""
+        return list(accumulate((group.num_tokens for group in self.groups), initial=0))
+
+    @property
+    def num_filling(self) -> int:
+        return -self.starts[-1] % self.bucket
+
+    @property
+    def num_tokens(self) -> int:
+        """T."""
+        return self.starts[-1] + self.num_filling
+
+    @cached_property
+    def pairs(self) -> list[int]:
+        """[R] the pair of each suffix."""
+        return [pair for group in self.groups for pair in group.pairs]
+
+    @cached_property
+    def parts(self) -> Tensor:
+        """[R] the part of each suffix."""
+        return torch.tensor([group.part for group in self.groups for _ in group.pairs])
+
+    @cached_property
+    def positions(self) -> Tensor:
+        """[T] the position of each token in its own prompt."""
+        positions: list[int] = []
+        for group in self.groups:
+            positions.extend(range(group.prefix))
+            for length in group.suffixes:
+                positions.extend(range(group.prefix, group.prefix + length))
+        return torch.tensor(positions + [0] * self.num_filling)
+
+    def keep(self, alive: Sequence[bool]) -> tuple["Layout", Tensor]:
+        """Drop suffixes, and the prefix of a group that has none left.
+
+        Args:
+            alive: [R].
+
+        Returns:
+            The layout of what is left and its tokens' index [T'] into this row.
+        """
+        groups, tokens, flags = [], [], iter(alive)
+        for start, group in zip(self.starts, self.groups, strict=False):
+            kept = [index for index, _ in enumerate(group.pairs) if next(flags)]
+            if not kept:
+                continue
+            suffixes, pairs = ([values[index] for index in kept] for values in (group.suffixes, group.pairs))
+            groups.append(PackedGroup(group.part, group.prefix, tuple(suffixes), tuple(pairs)))
+            offsets = list(accumulate(group.suffixes, initial=start + group.prefix))
+            tokens += range(start, start + group.prefix)
+            for index in kept:
+                tokens += range(offsets[index], offsets[index + 1])
+        layout = Layout(tuple(groups), self.bucket)
+        return layout, torch.tensor(tokens + [0] * layout.num_filling)
+
+    @cached_property
+    def all_queries(self) -> Queries:
+        """Every token."""
+        return replace(self._queries(prefix=True, last_only=False), rows=None)
+
+    @cached_property
+    def last_queries(self) -> Queries:
+        """The last token of every suffix: all that an exit head reads."""
+        return self._queries(prefix=False, last_only=True)
+
+    @cached_property
+    def suffix_queries(self) -> Queries:
+        """Every token of every suffix: all that still changes above a frozen prefix."""
+        return self._queries(prefix=False, last_only=False)
+
+    def _queries(self, *, prefix: bool, last_only: bool) -> Queries:
+        spans, rows = [], []
+        for start, group in zip(self.starts, self.groups, strict=False):
+            first, token, runs = len(rows), start + group.prefix, []
+            rows += range(start, token) if prefix else ()
+            for length, same in groupby(group.suffixes):
+                count, asked = len(list(same)), 1 if last_only else length
+                runs.append(Run(len(rows), token, count, asked, length))
+                rows += range(token + length - asked, token + count * length, length if last_only else 1)
+                token += count * length
+            asked = group.prefix if prefix else 0
+            spans.append(Span(first, len(rows), asked, start, group.prefix, tuple(runs)))
+        return Queries(torch.tensor(rows + [0] * (-len(rows) % self.bucket)), tuple(spans))
+
+
+def split_prompts(group: UserGroup) -> tuple[Sequence[int], list[Sequence[int]]]:
+    """The longest common prefix of a group's prompts, and what is left of each: at least its last token.
+
+    Candidates often share the first words of the question too; those are computed once then.
+    """
+    first, last = min(group.suffixes, key=list), max(group.suffixes, key=list)  # what these share, all share
+    shortest = min(map(len, group.suffixes))
+    shared = next((i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), shortest)
+    shared = len(group.prefix) + min(shared, shortest - 1)  # one less than the prefix for an empty suffix
+    if shared < len(group.prefix):
+        return group.prefix[:shared], [[*group.prefix[shared:], *suffix] for suffix in group.suffixes]
+    extra = shared - len(group.prefix)
+    return [*group.prefix, *first[:extra]], [suffix[extra:] for suffix in group.suffixes]
+
+
+def parts_of(groups: Sequence[UserGroup], max_tokens: int) -> Iterator[PromptPart]:
+    """Groups as parts of at most `max_tokens` tokens (one pair may exceed it), in input order.
+
+    Candidates keep their order but for their length: shortest first, so that equal ones are neighbours.
+    """
+    number = pair = 0
+    for group in groups:
+        if not group.suffixes:
+            continue
+        prefix, suffixes = split_prompts(group)
+        chosen: list[int] = []
+        tokens = len(prefix)
+        for index in sorted(range(len(suffixes)), key=lambda index: len(suffixes[index])):
+            if chosen and tokens + len(suffixes[index]) > max_tokens:
+                yield _part(number, prefix, suffixes, chosen, pair)
+                number, chosen, tokens = number + 1, [], len(prefix)
+            chosen.append(index)
+            tokens += len(suffixes[index])
+        yield _part(number, prefix, suffixes, chosen, pair)
+        number, pair = number + 1, pair + len(suffixes)
+
+
+def _part(
+    number: int, prefix: Sequence[int], suffixes: list[Sequence[int]], chosen: list[int], pair: int
+) -> PromptPart:
+    return PromptPart(number, prefix, [suffixes[index] for index in chosen], [pair + index for index in chosen])

@@ -1,0 +1,47 @@
+"""Which pairs stop at an exit layer: algorithm 2 of arXiv:2501.02173v2 and what the prefix's cost asks for.
+
+A prefix runs as deep as the deepest of its candidates, so independent exits save little of it. Two policies, off by
+default and approximate, address that: `group_stop` and `frozen_prefix_after`.
+
+Shapes: R pairs, m window.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from optirag_core.engine.criterion import Criterion, should_exit, window_values
+
+
+@dataclass(frozen=True)
+class ExitPolicy:
+    """When a pair may stop (algorithm 2)."""
+
+    criterion: Criterion
+    window: int
+    threshold: float
+    group_stop: int | None = None
+    """k_min: where fewer candidates of a packed group are left, they stop with the others (forced)."""
+    frozen_prefix_after: int | None = None
+    """Above this layer the prefix keeps its hidden states; only its keys and values are projected from them."""
+
+
+def exits_at(logits: Tensor, parts: Tensor, policy: ExitPolicy) -> tuple[Tensor, Tensor]:
+    """Who stops at one exit layer.
+
+    Args:
+        logits: [R, m+1, 2] of the layer's head on h^(l-m) ... h^(l), yes first.
+        parts: [R] the packed group of each live pair.
+
+    Returns:
+        [R] bool stops, [R] bool stops only because its group does.
+    """
+    values = window_values(logits, policy.criterion)  # [R, m+1]
+    stable = should_exit(values, policy.threshold, policy.criterion).cpu()  # [R]
+    if policy.group_stop is None or policy.criterion == "none":
+        return stable, torch.zeros_like(stable)
+    _, index = parts.unique(return_inverse=True)
+    alive = torch.zeros(len(parts), dtype=torch.int64).index_add_(0, index, (~stable).long())  # by group
+    forced = ~stable & (alive[index] < policy.group_stop)
+    return stable | forced, forced

@@ -1,0 +1,119 @@
+"""Every head's view of every pair at full depth, and any exit policy replayed on it without the LLM.
+
+Shapes: R pairs, L exit layers, m window.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from optirag_core.engine.cost import Cost, ModelShape, group_cost
+from optirag_core.engine.criterion import discrepancy, should_exit, window_values
+from optirag_core.engine.groups import PairScore
+from optirag_core.engine.heads import p_yes
+from optirag_core.engine.policy import ExitPolicy, exits_at
+from optirag_core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class HeadView:
+    """What one exit head sees of one pair at full depth."""
+
+    layer: int
+    score: float  # p(yes) of this head on h^(l)
+    values: tuple[float, ...]  # m+1 tracked values, h^(l-m) first
+    discrepancy: float  # |D - mean|
+    exits: bool
+
+
+@dataclass(frozen=True)
+class Trace:
+    """One full-depth pass; pairs in the order of the groups and of their suffixes."""
+
+    shape: ModelShape
+    layers: tuple[int, ...]  # L, 1-based
+    frozen_prefix_after: int | None
+    sizes: tuple[int, ...]  # pairs of each user group
+    parts: Tensor  # [R] the packed group of each pair
+    prefix_tokens: Tensor  # [R]
+    suffix_tokens: Tensor  # [R]
+    logits: Tensor  # [R, L, m+1, 2] of each exit head on its window, yes first
+    final_logits: Tensor  # [R, 2] of the LLM's own head
+
+    def views(self, pair: int, policy: ExitPolicy) -> list[HeadView]:
+        """Every head's view of one pair, shallow to deep, whether or not an earlier one would have stopped."""
+        views = []
+        for layer, logits in zip(self.layers, self.logits[pair], strict=True):
+            values = window_values(logits[None, -policy.window - 1 :], policy.criterion)  # [1, m+1]
+            stable = should_exit(values, policy.threshold, policy.criterion)
+            figures = p_yes(logits[-1]).item(), tuple(values[0].tolist()), discrepancy(values).item(), stable.item()
+            views.append(HeadView(layer, *figures))
+        return views
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a live run with the policy returns, and its cost."""
+
+    scores: list[list[PairScore]]
+    cost: Cost
+
+
+def replay(trace: Trace, policy: ExitPolicy, *, layers: Sequence[int] | None = None) -> Replay:
+    """Run a policy on a trace.
+
+    Args:
+        layers: the exit layers in use; default all traced ones.
+
+    Raises:
+        ConfigError: the trace cannot tell: a wider window, other layers, or another frozen prefix than traced.
+    """
+    layers = trace.layers if layers is None else tuple(layers)
+    _check(trace, policy, layers)
+    exit_layer = torch.full_like(trace.parts, trace.shape.num_layers)  # [R]
+    logits = trace.final_logits.clone()  # [R, 2] where the pair stops
+    was_forced = torch.zeros(len(exit_layer), dtype=torch.bool)
+    alive = torch.arange(len(exit_layer))  # index of the live pairs
+    for column, layer in enumerate(trace.layers):
+        if layer not in layers:
+            continue
+        seen = trace.logits[alive, column, -policy.window - 1 :]  # [R', m+1, 2]
+        stops, forced = exits_at(seen, trace.parts[alive], policy)
+        stopped = alive[stops]
+        exit_layer[stopped], logits[stopped], was_forced[stopped] = layer, seen[stops, -1], forced[stops]
+        alive = alive[~stops]
+    pairs = map(PairScore, p_yes(logits).tolist(), exit_layer.tolist(), was_forced.tolist())
+    return Replay([list(islice(pairs, size)) for size in trace.sizes], _cost(trace, exit_layer))
+
+
+def _check(trace: Trace, policy: ExitPolicy, layers: Sequence[int]) -> None:
+    traced = trace.logits.size(2) - 1
+    if policy.window > traced:
+        raise ConfigError(f"exits.window {policy.window} is wider than the traced {traced}: trace with that window")
+    if unknown := set(layers) - set(trace.layers):
+        raise ConfigError(f"exit layers {sorted(unknown)} were not traced, only {list(trace.layers)}: trace them")
+    if policy.frozen_prefix_after != trace.frozen_prefix_after:
+        raise ConfigError(
+            f"exits.frozen_prefix_after {policy.frozen_prefix_after} changes hidden states, and the trace was made "
+            f"with {trace.frozen_prefix_after}: trace with that setting"
+        )
+
+
+def _cost(trace: Trace, exit_layer: Tensor) -> Cost:
+    members: dict[int, list[int]] = {}
+    for pair, part in enumerate(trace.parts.tolist()):
+        members.setdefault(part, []).append(pair)
+    costs = (
+        group_cost(
+            trace.shape,
+            int(trace.prefix_tokens[pairs[0]]),
+            trace.suffix_tokens[pairs].tolist(),
+            exit_layer[pairs].tolist(),
+            frozen_prefix_after=trace.frozen_prefix_after,
+        )
+        for pairs in members.values()
+    )
+    return sum(costs, Cost())

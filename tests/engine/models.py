@@ -1,0 +1,57 @@
+"""Tiny random decoders and groups."""
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from optirag_core.engine.groups import UserGroup
+from optirag_core.engine.heads import ExitHeads
+
+ANSWERS = (7, 3)
+EXIT_LAYERS = (3, 5, 6)
+VOCABULARY = 50
+SHAPE = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 7,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 512,
+    "initializer_range": 0.2,
+}
+CONFIGS = {
+    "llama": LlamaConfig(**SHAPE, num_key_value_heads=4),
+    "mistral": MistralConfig(**SHAPE, num_key_value_heads=2, sliding_window=None),
+    "qwen2": Qwen2Config(**SHAPE, num_key_value_heads=1),
+    "qwen3": Qwen3Config(**SHAPE, num_key_value_heads=2, head_dim=16),
+}
+
+
+def tiny_model(config: PreTrainedConfig) -> PreTrainedModel:
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
+
+
+def random_heads(model: PreTrainedModel, layers: tuple[int, ...] = EXIT_LAYERS) -> ExitHeads:
+    """Heads that differ from the LM's own and from each other."""
+    heads = ExitHeads(model, layers, ANSWERS).requires_grad_(False)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in heads.parameters():
+        parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+    return heads
+
+
+def random_group(prefix: int, suffixes: list[int], seed: int) -> UserGroup:
+    generator = torch.Generator().manual_seed(seed)
+
+    def tokens(length: int) -> list[int]:
+        return torch.randint(0, VOCABULARY, (length,), generator=generator).tolist()
+
+    return UserGroup(tokens(prefix), [tokens(length) for length in suffixes])

@@ -1,0 +1,76 @@
+"""The order of steps, by token counts."""
+
+import torch
+
+from optirag_core.engine.decoder import Flight
+from optirag_core.engine.layout import Layout, PackedGroup, PromptPart
+from optirag_core.engine.scheduler import DepthQueues
+
+
+def part(number: int, tokens: int) -> PromptPart:
+    return PromptPart(number, [0] * (tokens - 1), [[0]], [number])
+
+
+def flight(depth: int, tokens: int, number: int = 0) -> Flight:
+    layout = Layout((PackedGroup(number, tokens - 1, (1,), (number,)),))
+    return Flight(layout, torch.full((1, tokens, 2), float(number)), depth, (torch.zeros(1, 2),))
+
+
+def queues(*tokens: int, max_tokens: int = 200) -> DepthQueues:
+    parts = [part(number, size) for number, size in enumerate(tokens)]
+    return DepthQueues(parts, step_tokens=100, max_tokens=max_tokens)
+
+
+def numbers(parts: list[PromptPart]) -> list[int]:
+    return [part.number for part in parts]
+
+
+def test_groups_are_admitted_in_order_up_to_a_step():
+    waiting = queues(60, 30, 20, 90, 150)
+
+    assert [numbers(waiting.take()) for _ in range(4)] == [[0, 1], [2], [3], [4]]
+    assert waiting.take() is None
+
+
+def test_the_deepest_queue_that_fills_a_step_runs_first():
+    waiting = queues(10, max_tokens=1000)
+    for depth, tokens in ((5, 100), (10, 60), (10, 40), (20, 99)):
+        waiting.put(flight(depth, tokens))
+
+    taken = [waiting.take() for _ in range(4)]
+
+    assert [row.depth for row in taken[:2]] == [10, 5]
+    assert taken[0].layout.num_tokens == 100
+    assert numbers(taken[2]) == [0]
+    assert taken[3].depth == 20
+
+
+def test_nothing_is_admitted_beyond_what_may_be_in_flight():
+    waiting = queues(10, max_tokens=200)
+    waiting.put(flight(5, 70))
+    waiting.put(flight(10, 40))
+
+    assert waiting.take().depth == 10
+    assert numbers(waiting.take()) == [0]
+
+
+def test_rows_that_run_again_keep_their_place():
+    waiting = queues()
+    waiting.put(flight(5, 70, number=3))
+    waiting.put_back([flight(5, 60, number=1), flight(5, 60, number=2)])
+    waiting.halve()
+
+    assert [waiting.take().layout.pairs for _ in range(3)] == [[1], [2], [3]]
+    assert (waiting.step_tokens, waiting.halvings) == (50, 1)
+
+
+def test_merged_rows_keep_their_tokens_apart():
+    waiting = queues()
+    waiting.put(flight(5, 30, number=1))
+    waiting.put(flight(5, 20, number=2))
+
+    row = waiting.take()
+
+    assert row.layout.pairs == [1, 2]
+    assert row.hidden[0, :, 0].tolist() == [1.0] * 30 + [2.0] * 20
+    assert row.window[0].shape == (2, 2)
