@@ -16,6 +16,7 @@ import torch
 from benchmarks.hardware import commit, hardware
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.splits import requests_for
+from optirag_core.engine.heads import ExitHeads
 from optirag_core.engine.loading import load_llm
 from optirag_core.prompting.assembly import requests_from
 from ray_jobs.artifact_job import open_inputs
@@ -40,7 +41,9 @@ def main() -> None:
     requests = requests_from(requests_for(dataset.interactions, "test").slice(0, NUM_REQUESTS))
     groups = [assembled.prompt.group for assembled in assembler.assemble(requests) if assembled.prompt]
     engine = open_scorer(settings, inputs)
-    plain = PlainScorer(engine.model, engine.heads, engine.policy, builder.answer_ids)
+    heads = ExitHeads(model, settings.exits.layers, builder.answer_ids)
+    heads.load(inputs["exit_heads"].path)
+    plain = PlainScorer(model, heads, engine.policy, builder.answer_ids)
     seconds: dict[str, list[float]] = {"engine": [], "plain": []}
     for turn in range(REPEATS + 1):
         for name, scorer in (("engine", engine), ("plain", plain)):
