@@ -174,7 +174,7 @@ class Workspace:
 
     def _read_text(self, path: str) -> str:
         with self._filesystem.open_input_stream(path) as stream:
-            return stream.read().decode("utf-8")
+            return stream.read().decode("utf-8", errors="replace")
 
     def _write_text(self, path: str, text: str) -> None:
         part = f"{path}.{uuid.uuid4().hex}" if self._is_local else path  # an S3 put is atomic, a local write is not
@@ -205,14 +205,17 @@ def build_manifest(
     parents: Mapping[str, str],
     metrics: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Describe a folder of files; `digest` covers the kind, the files, the config and the parents."""
+    """Describe a folder of files.
+
+    `digest` is the artifact's identity: kind, files, config and parents. `checksum` covers the whole manifest.
+    """
     described = {
         str(path.relative_to(files)): {"sha256": file_sha256(path), "size": path.stat().st_size}
         for path in sorted(files.rglob("*"))
         if path.is_file()
     }
     identity = {"kind": kind, "files": described, "config": dict(config), "parents": dict(parents)}
-    return {
+    manifest = {
         **identity,
         "schema_version": SCHEMA_VERSION,
         "version": version,
@@ -221,20 +224,21 @@ def build_manifest(
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "metrics": dict(metrics),
     }
+    return {**manifest, "checksum": _digest(manifest)}
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        identity = {key: manifest[key] for key in ("kind", "files", "config", "parents")}
-        intact = manifest["digest"] == _digest(identity)
-        schema_version, *_ = (manifest[key] for key in ("schema_version", "version", "metrics"))
-    except (ValueError, KeyError, TypeError):
+        described = {key: value for key, value in manifest.items() if key != "checksum"}
+        intact = manifest["checksum"] == _digest(described)
+        schema_version = manifest["schema_version"]
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise ArtifactCorrupt(f"{path} is damaged: not a manifest; make the artifact again") from None
     if schema_version != SCHEMA_VERSION:
         raise ArtifactMismatch(f"{path} has schema {schema_version}, this code reads {SCHEMA_VERSION}")
     if not intact:
-        raise ArtifactCorrupt(f"{path} is damaged: its digest does not match its content; make the artifact again")
+        raise ArtifactCorrupt(f"{path} is damaged: its checksum does not match its content; make the artifact again")
     return manifest
 
 

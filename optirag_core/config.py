@@ -5,6 +5,7 @@ fail with the nearest valid name.
 """
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -22,7 +23,7 @@ Positive = Annotated[float, Field(gt=0.0)]
 class Section(BaseModel):
     """A group of settings: immutable, and strict about unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, coerce_numbers_to_str=True)
 
 
 class SyntheticSettings(Section):
@@ -157,13 +158,17 @@ class LlmSettings(Section):
             raise ValueError("llm.init: pretrained needs llm.path (a local folder or a hub name)")
         if self.init == "scratch" and self.tuning != "full":
             raise ValueError(f"llm.init: scratch trains all weights: set llm.tuning: full, not {self.tuning}")
+        if self.tuning == "lora" and self.muon_learning_rate is not None:
+            raise ValueError("llm.muon_learning_rate is for whole matrices: leave it null with llm.tuning: lora")
         return self
 
 
 class ExitSettings(Section):
     """Multi-head early exit (paper section 5, algorithm 2)."""
 
-    layers: tuple[Count, ...] = Field((5, 10, 15, 20, 25, 30), description="1-based exit layers (paper section 6)")
+    layers: tuple[Count, ...] = Field(
+        (3, 4), description="1-based; of the default llm.shape. The paper's, for 32 layers: 5, 10, 15, 20, 25, 30"
+    )
     window: Annotated[int, Field(ge=2)] = Field(3, description="m of algorithm 2")
     threshold: Annotated[float, Field(ge=0.0)] = Field(0.01, description="tau of algorithm 2")
     criterion: Literal["ratio", "probability", "none"] = Field(
@@ -235,7 +240,7 @@ class Settings(Section):
     retriever: RetrieverSettings = RetrieverSettings()
     prompt: PromptSettings = PromptSettings()
     llm: LlmSettings = LlmSettings()
-    exits: ExitSettings = ExitSettings(layers=(3, 4))  # of the default five-layer llm.shape
+    exits: ExitSettings = ExitSettings()
     scoring: ScoringSettings = ScoringSettings()
     ray: RaySettings = RaySettings()
 
@@ -273,8 +278,8 @@ def load_settings(path: Path, overrides: Sequence[tuple[str, str]] = ()) -> Sett
     if not path.is_file():
         raise ConfigError(f"no settings file at {path}: give --config FILE, e.g. ray_jobs/configs/demo.yaml")
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
+        raw = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not valid YAML: {_one_line(error)}") from None
     if not isinstance(raw, dict):
         raise ConfigError(f"{path} holds a {type(raw).__name__}, expected a mapping of sections")
@@ -295,16 +300,29 @@ def settings_from(raw: Mapping[str, Any]) -> Settings:
         raise ConfigError(_describe(error)) from None
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 without its booleans `yes`, `no`, `on`, `off`, which are words here."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|True|false|False)$"), list("tTfF"))
+
+
 def _scalar(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError:
         return text
 
 
 def _assign(raw: dict[str, Any], keys: list[str], value: Any) -> None:
     for depth, key in enumerate(keys[:-1]):
-        raw = raw.setdefault(key, {})
+        if raw.get(key) is None:
+            raw[key] = {}
+        raw = raw[key]
         if not isinstance(raw, dict):
             raise ConfigError(f"{'.'.join(keys[: depth + 1])} is a single value: it has no key {keys[depth + 1]!r}")
     raw[keys[-1]] = value

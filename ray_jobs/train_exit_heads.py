@@ -39,9 +39,8 @@ def train_exit_heads(settings: Settings) -> Artifact:
         artifact = inputs.workspace.save(
             "exit_heads", version_of(config, parents), files, config=config, parents=parents, metrics=metrics
         )
-    for layer, before, after in zip(
-        metrics["layers"], metrics["validation_loss_untrained"], metrics["validation_loss"], strict=True
-    ):
+    losses = (metrics["validation_loss_untrained"] or (), metrics["validation_loss"] or ())
+    for layer, before, after in zip(metrics["layers"], *losses, strict=False):
         log.info("exit head at layer %d: validation log loss %.4f, as a plain copy %.4f", layer, after, before)
     return artifact
 
@@ -61,7 +60,7 @@ def _loop(config: dict[str, Any]) -> None:
 
     training = features("tune", slice(worker.rank, None, worker.world_size))
     validation = features("validation", slice(None), VALIDATION_USERS)
-    untrained = [loss.item() for loss in head_losses(heads, *validation)]
+    untrained = _losses(heads, validation)
     train(
         heads, *training, settings.exits,
         seed=settings.seed, validation=validation, world_size=worker.world_size,
@@ -71,11 +70,16 @@ def _loop(config: dict[str, Any]) -> None:
         "layers": list(heads.layers),
         "num_answers": len(training[1]),
         "validation_loss_untrained": untrained,
-        "validation_loss": [loss.item() for loss in head_losses(heads, *validation)],
+        "validation_loss": _losses(heads, validation),
     }
     with report(worker, metrics) as folder:
         if folder:
             heads.save(folder)
+
+
+def _losses(heads: ExitHeads, validation: tuple[Features, Tensor]) -> list[float] | None:
+    """Of each head; None without a validation sample."""
+    return [loss.item() for loss in head_losses(heads, *validation)] if len(validation[1]) else None
 
 
 if __name__ == "__main__":

@@ -113,12 +113,12 @@ def test_a_manifest_that_is_none(workspace, saved, text):
 
 
 @pytest.mark.parametrize(
-    "key", ["kind", "files", "config", "parents", "digest", "schema_version", "version", "metrics"]
+    "key", ["kind", "files", "config", "parents", "digest", "schema_version", "version", "metrics", "checksum"]
 )
 def test_a_manifest_without_a_key(workspace, saved, key):
     manifest = {name: value for name, value in saved.manifest.items() if name != key}
     (saved.path / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
-    with pytest.raises(ArtifactCorrupt, match="not a manifest"):
+    with pytest.raises(ArtifactCorrupt, match="is damaged"):
         workspace.open("llm")
 
 
@@ -130,11 +130,13 @@ def test_a_manifest_without_a_key(workspace, saved, key):
         ("config", {"seed": 1}),
         ("parents", {"dataset": "e"}),
         ("digest", "0" * 64),
+        ("metrics", {"answer_ids": [1, 2]}),
+        ("version", "v2"),
     ],
 )
 def test_a_manifest_that_was_edited(workspace, saved, key, value):
     (saved.path / MANIFEST).write_text(json.dumps({**saved.manifest, key: value}), encoding="utf-8")
-    with pytest.raises(ArtifactCorrupt, match="its digest does not match its content"):
+    with pytest.raises(ArtifactCorrupt, match="its checksum does not match its content"):
         workspace.open("llm")
 
 

@@ -195,3 +195,29 @@ def test_every_config_of_the_jobs_loads(path):
     source = yaml.safe_load(path.read_text(encoding="utf-8"))["dataset"]["source"]
     settings = load_settings(path, [] if source == "synthetic" else [("data", "folder")])
     assert settings.dataset.source == source
+
+
+def test_answer_words_are_not_yaml_booleans(tmp_path):
+    (tmp_path / "c.yaml").write_text("prompt: {answer_yes: yes, answer_no: no}", encoding="utf-8")
+
+    settings = load_settings(tmp_path / "c.yaml", [("data", "2018"), ("prompt.answer_yes", "on")])
+
+    assert (settings.prompt.answer_yes, settings.prompt.answer_no, settings.dataset.path) == ("on", "no", "2018")
+
+
+def test_a_section_without_keys_takes_overrides(tmp_path):
+    (tmp_path / "c.yaml").write_text("dataset:\n", encoding="utf-8")
+
+    assert load_settings(tmp_path / "c.yaml", [("dataset.min_history", "4")]).dataset.min_history == 4
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"llm": {"learning_rate": float("inf")}}, "llm.learning_rate"),
+        ({"llm": {"init": "pretrained", "path": "x", "tuning": "lora", "muon_learning_rate": 0.1}}, "whole matrices"),
+    ],
+)
+def test_rates_that_cannot_train_are_refused(raw, message):
+    with pytest.raises(ConfigError, match=message):
+        settings_from(raw)

@@ -20,7 +20,7 @@ import numpy as np
 from optirag_core.config import SyntheticSettings
 from optirag_core.data.vocabulary import FIRST_NAMES, GENRES, LAST_NAMES, LOCATIONS, genre_titles
 
-BASE = 5.0
+BASE = 4.5
 USER_SD, AUTHOR_SD, BOOK_SD, NOISE_SD = 1.0, 1.15, 0.4, 1.0
 LIKING, TASTE_SD = 2.6, 0.4
 NUM_LIKED_GENRES, NUM_DISLIKED_GENRES = 2, 2
