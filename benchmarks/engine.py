@@ -280,6 +280,7 @@ def plot(points: Sequence[dict[str, float]], path: Path) -> None:
     """Predicted against measured seconds; nothing where matplotlib is not installed."""
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import NullFormatter
     except ImportError:
         return
     figure = Figure(figsize=(5, 5))
@@ -288,6 +289,9 @@ def plot(points: Sequence[dict[str, float]], path: Path) -> None:
         chosen = [point for point in points if point["fitted"] == fitted]
         label = "fitted" if fitted else "held out"
         axes.plot([p["predicted_seconds"] for p in chosen], [p["seconds"] for p in chosen], marker, label=label)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_formatter(NullFormatter())  # within one decade they would overlap
+        axis.set_ticks([0.03, 0.1, 0.3, 1.0], labels=["0.03", "0.1", "0.3", "1"])
     ends = [min(point["seconds"] for point in points), max(point["seconds"] for point in points)]
     axes.plot(ends, ends, "k-", linewidth=0.8)
     axes.legend()

@@ -26,8 +26,9 @@ def test_size(world):
     assert world.rating.max() == 10
 
 
-def test_about_half_of_the_ratings_are_likes(world):
-    assert 0.5 < np.mean(world.rating > LIKED_ABOVE) < 0.62
+def test_a_good_half_of_the_ratings_are_likes(world):
+    """More than half: readers pick what they expect to like."""
+    assert 0.5 < np.mean(world.rating > LIKED_ABOVE) < 0.66
 
 
 def test_taste_outweighs_author_and_book_outweigh_the_user(world):
@@ -35,7 +36,7 @@ def test_taste_outweighs_author_and_book_outweigh_the_user(world):
     taste = world.taste[users, world.book_genre[books]].var()
     author = (world.author_effect + world.book_effect)[books].var()
     user = world.user_effect[users].var()
-    assert taste > 1.4 * author
+    assert taste > 1.2 * author
     assert author > 1.2 * user
 
 
