@@ -45,16 +45,14 @@ def fit(
     Yields:
         The folder of files and the metrics; both are gone after the block.
     """
-    storage = f"{settings.workspace}/.train"
-    name = f"{kind}-{uuid.uuid4().hex[:12]}"  # a finished name would resume silently and train nothing
+    # Ray Train resumes a finished run of the same place and name silently, and trains nothing: a new place for each.
+    storage = f"{settings.workspace}/.train-{uuid.uuid4().hex[:12]}"
     try:
         with progress_bar(kind, unit) as board:
-            result = _trainer(loop, settings, board, RunConfig(name=name, storage_path=storage)).fit()
+            result = _trainer(loop, settings, board, RunConfig(name=kind, storage_path=storage)).fit()
         with scratch_folder() as folder:
             result.checkpoint.to_directory(str(folder))
-            if (
-                not settings.ray.train_workers
-            ):  # in-process: nothing was uploaded, the checkpoint is the worker's folder
+            if not settings.ray.train_workers:  # in-process nothing is uploaded: the checkpoint is the worker's folder
                 shutil.rmtree(result.checkpoint.path)
             metrics_file = folder / METRICS_FILE
             metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
