@@ -37,9 +37,10 @@ class SyntheticSettings(Section):
 class SplitSettings(Section):
     """How interactions are divided into train / tune / validation / test (`optirag_core.data.splits`)."""
 
-    method: Literal["leave_last_out", "last_share", "time_cut"] = Field(
-        "last_share",
-        description="leave_last_out: a user's last interaction is test, the one before validation; "
+    method: Literal["auto", "leave_last_out", "last_share", "time_cut"] = Field(
+        "auto",
+        description="auto: time_cut where the data has times, else last_share; "
+        "leave_last_out: a user's last interaction is test, the one before validation; "
         "last_share: the last shares of every user's interactions; time_cut: one global cut by time",
     )
     validation_share: Share = 0.1

@@ -98,7 +98,7 @@ def _context(settings: Settings, inputs: Inputs, dataset: Dataset, model: dict[s
         dataset=NAMES[settings.dataset.source] + (f" {settings.dataset.category}" if settings.dataset.category else ""),
         model=f"{model['architectures'][0]} of {trained['num_parameters']:,} parameters and "
         f"{model['num_hidden_layers']} layers, {origin} on {trained['num_answers']:,} answers",
-        split=SPLITS[settings.dataset.split.method],
+        split=SPLITS[dataset.info["split_method"]],
         shuffled_order=not dataset.info["timed"],
         warnings=dataset.info["warnings"],
         provenance={

@@ -14,7 +14,7 @@ from optirag_core.config import Settings
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.loading import load_raw
 from optirag_core.data.raw_dataset import RawDataset
-from optirag_core.data.splits import split_counts, split_interactions, with_mean_stars
+from optirag_core.data.splits import split_counts, split_interactions, with_mean_stars, with_split_method
 from optirag_core.data.synthetic import write_synthetic
 from optirag_core.errors import DataError
 from ray_jobs.artifact_job import finished
@@ -68,7 +68,7 @@ def _split(raw: RawDataset, settings: Settings) -> Dataset:
     splits = split_counts(interactions)
     info = {
         "source": settings.dataset.source,
-        "split_method": settings.dataset.split.method,
+        "split_method": with_split_method(settings.dataset, raw.ratings).split.method,
         "timed": timed,
         "warnings": list(raw.warnings),
         "counts": {

@@ -23,6 +23,14 @@ MAX_TUNE_PER_USER = 5  # spreads the targets of the LLM over users, and leaves e
 _COUNTS_KEY = b"optirag.split_counts"
 
 
+def with_split_method(settings: DatasetSettings, ratings: pa.Table) -> DatasetSettings:
+    """The settings with `split.method: auto` decided: time_cut where all ratings have a time, else last_share."""
+    if settings.split.method != "auto":
+        return settings
+    method = "last_share" if ratings["event_time"].null_count else "time_cut"
+    return settings.model_copy(update={"split": settings.split.model_copy(update={"method": method})})
+
+
 def split_interactions(ratings: pa.Table, settings: DatasetSettings, seed: int) -> pa.Table:
     """Order, deduplicate, label and split ratings.
 
@@ -41,6 +49,7 @@ def split_interactions(ratings: pa.Table, settings: DatasetSettings, seed: int) 
         ConfigError: `time_cut` without times, or shares that leave nothing to train on.
         DataError: no ratings, or only some of them have a time.
     """
+    settings = with_split_method(settings, ratings)
     _check_shares(settings.split)
     explicit = ratings.filter(pc.greater(ratings["rating"], 0)) if settings.explicit_only else ratings
     if explicit.num_rows == 0:

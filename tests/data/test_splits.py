@@ -9,7 +9,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from optirag_core.config import DatasetSettings
-from optirag_core.data.schema import INTERACTIONS, REQUESTS, SPLITS
+from optirag_core.data.schema import INTERACTIONS, RATINGS, REQUESTS, SPLITS
 from optirag_core.data.splits import (
     MAX_TUNE_PER_USER,
     mean_stars,
@@ -17,6 +17,7 @@ from optirag_core.data.splits import (
     split_counts,
     split_interactions,
     with_mean_stars,
+    with_split_method,
 )
 from optirag_core.errors import ConfigError, DataError
 
@@ -307,3 +308,10 @@ def test_what_cannot_be_split_is_refused():
         split_interactions(ratings, split_settings(explicit_only=True), seed=0)
     with pytest.raises(ConfigError, match=r"validation_share \+ test_share is 1, expected less than 1"):
         split_interactions(ratings, split_settings(test_share=0.5, validation_share=0.5), seed=0)
+
+
+@pytest.mark.parametrize(("time", "method"), [(DAY, "time_cut"), (None, "last_share")])
+def test_auto_splits_by_time_where_there_are_times(time, method):
+    rows = [{"user_id": "u", "item_id": item, "rating": 1.0, "event_time": time} for item in "abc"]
+
+    assert with_split_method(DatasetSettings(), pa.Table.from_pylist(rows, RATINGS)).split.method == method

@@ -14,6 +14,7 @@ from optirag_core.data.dataset import Dataset
 from optirag_core.data.schema import SCORES
 from ray_jobs.evaluate import evaluate, read_shards
 from ray_jobs.pipeline import pipeline
+from ray_jobs.prepare_data import prepare_data
 from tests.ray_jobs.conftest import NUM_LAYERS, tiny_settings
 
 pytestmark = pytest.mark.ray
@@ -103,7 +104,7 @@ def timed_tables(tmp_path):
 def test_own_timed_tables_run_without_code(timed_tables, tmp_path):
     settings = tiny_settings(
         tmp_path / "workspace",
-        dataset={"source": "tables", "path": str(timed_tables), "split": {"method": "time_cut", "tune_share": 0.3}},
+        dataset={"source": "tables", "path": str(timed_tables), "split": {"tune_share": 0.3}},
         prompt={"template": "generic", "item_fields": ["colour"]},
     )
 
@@ -114,6 +115,17 @@ def test_own_timed_tables_run_without_code(timed_tables, tmp_path):
     times = {name: [row["event_time"] for row in interactions if row["split"] == name] for name in ("train", "test")}
     assert max(times["train"]) < min(times["test"])
     assert len(read_shards(workspace.open("scores").path, "scores")) == len(times["test"]) > 20
+
+
+def test_own_tables_without_times_are_split_by_user(timed_tables, tmp_path):
+    interactions = pq.read_table(timed_tables / "interactions.parquet").drop_columns("event_time")
+    pq.write_table(interactions, timed_tables / "interactions.parquet")
+    settings = tiny_settings(tmp_path / "workspace", dataset={"source": "tables", "path": str(timed_tables)})
+
+    info = Dataset.load(prepare_data(settings).path).info
+
+    assert (info["split_method"], info["timed"]) == ("last_share", False)
+    assert info["counts"]["test"] == 60  # a tenth of 12 ratings, for each of 60 users
 
 
 @pytest.mark.slow
