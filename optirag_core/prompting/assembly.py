@@ -86,6 +86,10 @@ class PromptAssembler:
 
     def _assemble(self, request: Request, similar_users: Sequence[Neighbour]) -> Assembled:
         candidates, rejects = self._usable(request.item_ids)
+        if request.as_of is not None and not self._histories.timed:  # ignoring it could show what came later
+            reason = "the request has as_of, but not every interaction has an event_time: leave as_of null"
+            rejects += [Reject(item_id, "as_of_without_times", reason) for item_id in candidates]
+            candidates = []
         prompt = None
         if candidates:
             try:

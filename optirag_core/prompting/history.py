@@ -39,6 +39,11 @@ class Histories:
         times = table["event_time"].cast(pa.int64())
         self._times = None if times.null_count else times.to_numpy()  # microseconds since 1970, UTC
 
+    @property
+    def timed(self) -> bool:
+        """Whether every interaction has a time, so that `as_of` means something."""
+        return self._times is not None
+
     def of_target(
         self, user_id: str, *, as_of: int | None, as_of_position: int | None, hide: Collection[str], limit: int
     ) -> list[Shown]:

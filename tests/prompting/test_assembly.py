@@ -190,6 +190,19 @@ def test_too_long_a_prompt_rejects_all_its_pairs_and_no_others(byte_tokenizer):
     assert list(results[1].candidates) == ["q0"]
 
 
+def test_a_time_of_request_needs_times(byte_tokenizer):
+    """Showing everything instead would show what came later."""
+    request = Request("a", ["q0", "q1"], as_of=1_000)
+    [refused] = assembler(byte_tokenizer, [*TARGET, *SIMILAR]).assemble([request])
+    [scored] = assembler(byte_tokenizer, timed([*TARGET, *SIMILAR])).assemble([request])
+    assert refused.prompt is None
+    assert [(reject.item_id, reject.error_code) for reject in refused.rejects] == [
+        ("q0", "as_of_without_times"),
+        ("q1", "as_of_without_times"),
+    ]
+    assert list(scored.candidates) == ["q0", "q1"]
+
+
 def test_a_request_without_a_usable_item_has_no_prompt(byte_tokenizer):
     results = assembler(byte_tokenizer, TARGET).assemble([Request("a", []), Request("a", [None])])
     assert [result.prompt for result in results] == [None, None]
