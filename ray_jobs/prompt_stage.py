@@ -23,6 +23,15 @@ MAX_RANK = 10
 """Ranks of similar users that a tokenizer from scratch knows as one token."""
 
 
+def prompt_config(settings: Settings) -> dict[str, object]:
+    """Every setting that changes a prompt: part of the version of whatever was made from prompts."""
+    return {
+        "prompt": PromptTemplate(settings.prompt).digest,
+        "prompt_settings": settings.prompt.model_dump(mode="json", exclude={"template"}),
+        "num_similar_users": settings.retriever.num_similar_users,
+    }
+
+
 def open_assembler(
     settings: Settings, dataset: Dataset, retriever: Artifact, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[PromptAssembler, PromptBuilder]:

@@ -42,7 +42,7 @@ from optirag_core.prompting.assembly import requests_from
 from optirag_core.prompting.template import PromptTemplate
 from ray_jobs.artifact_job import Inputs, finished, open_inputs
 from ray_jobs.command import run_job
-from ray_jobs.prompt_stage import open_assembler
+from ray_jobs.prompt_stage import open_assembler, prompt_config
 from ray_jobs.session import ray_session
 
 log = logging.getLogger(__name__)
@@ -86,6 +86,7 @@ def score(settings: Settings) -> Artifact:
     requests = _requests(settings, inputs)
     config = {
         "exits": settings.exits.model_dump(mode="json", include=EXIT_POLICY),
+        **prompt_config(settings),
         "max_requests": settings.scoring.max_requests,
         "requests": "test split" if settings.scoring.requests is None else file_sha256(Path(settings.scoring.requests)),
         "seed": settings.seed,

@@ -14,7 +14,7 @@ MIB = 2**20
 LOCAL_ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",  # a local Ray would write a token file under HOME
     "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # Ray's coming default, without its warning
     "TOKENIZERS_PARALLELISM": "false",
 }
 

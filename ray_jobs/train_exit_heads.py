@@ -17,7 +17,7 @@ from optirag_core.training.exit_heads import Features, exit_features, head_losse
 from optirag_core.training.exit_heads import train_exit_heads as train
 from ray_jobs.artifact_job import finished, open_inputs
 from ray_jobs.command import run_job
-from ray_jobs.prompt_stage import labelled_samples, open_assembler
+from ray_jobs.prompt_stage import labelled_samples, open_assembler, prompt_config
 from ray_jobs.session import ray_session
 from ray_jobs.train_loop import fit, report, start_worker
 
@@ -31,7 +31,11 @@ TRAINING_ONLY = {"layers", "learning_rate", "decay", "epochs", "batch_size"}
 def train_exit_heads(settings: Settings) -> Artifact:
     """Copy the LM head to every exit layer and train the copies on the frozen LLM."""
     inputs = open_inputs(settings, "dataset", "retriever", "llm")
-    config = {"exits": settings.exits.model_dump(mode="json", include=TRAINING_ONLY), "seed": settings.seed}
+    config = {
+        "exits": settings.exits.model_dump(mode="json", include=TRAINING_ONLY),
+        **prompt_config(settings),
+        "seed": settings.seed,
+    }
     parents = {"llm": inputs["llm"].digest}
     if done := finished(inputs.workspace, "exit_heads", config, parents):
         return done

@@ -11,13 +11,12 @@ from optirag_core.config import Settings
 from optirag_core.data.dataset import Dataset
 from optirag_core.engine.loading import load_llm, save_llm
 from optirag_core.evaluation.metrics import binary_metrics
-from optirag_core.prompting.template import PromptTemplate
 from optirag_core.training.llm import answer_scores, llama_from_scratch
 from optirag_core.training.llm import tune_llm as tune
 from optirag_core.training.packing import Sample
 from ray_jobs.artifact_job import finished, open_inputs
 from ray_jobs.command import run_job
-from ray_jobs.prompt_stage import labelled_samples, open_assembler, scratch_tokenizer
+from ray_jobs.prompt_stage import labelled_samples, open_assembler, prompt_config, scratch_tokenizer
 from ray_jobs.session import ray_session
 from ray_jobs.train_loop import fit, report, start_worker
 
@@ -31,9 +30,7 @@ def tune_llm(settings: Settings) -> Artifact:
     inputs = open_inputs(settings, "dataset", "retriever")
     config = {
         "llm": settings.llm.model_dump(mode="json"),
-        "prompt": PromptTemplate(settings.prompt).digest,
-        "num_similar_users": settings.retriever.num_similar_users,
-        "max_tokens": settings.prompt.max_tokens,
+        **prompt_config(settings),
         "seed": settings.seed,
     }
     if done := finished(inputs.workspace, "llm", config, inputs.digests):

@@ -63,6 +63,19 @@ def test_odd_requests_are_scored_or_rejected_with_a_reason(finished_run, tmp_pat
     assert codes == {"unknown_item", "null_item", "duplicate_pair"}
 
 
+def test_other_prompts_are_another_run(finished_run):
+    """A shorter history is no other template, but other scores: those at hand must not be taken for them."""
+    shorter = finished_run.model_copy(update={"prompt": finished_run.prompt.model_copy(update={"max_history": 3})})
+    before = score(finished_run)  # at hand: the newest of its kind again
+
+    after = score(shorter)
+
+    assert after.version != before.version
+    old, new = (read_shards(run.path, "scores")["score"].to_pylist() for run in (before, after))
+    assert len(old) == len(new) and old != new
+    Workspace(finished_run.workspace).select("scores", before.version)
+
+
 def test_too_many_rejects_write_nothing(finished_run, tmp_path):
     pq.write_table(pa.table({"user_id": ["u"], "item_ids": [["no such item"]]}), tmp_path / "requests.parquet")
     before = Workspace(finished_run.workspace).latest("scores")
