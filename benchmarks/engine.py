@@ -7,6 +7,10 @@ Random weights, made on the device. Engine, peer and matrix products run in turn
 turns, so that a ratio compares what ran under the same conditions. Exits at a chosen share of the pairs come from a
 threshold set between two measured discrepancies: the exits themselves are the engine's own.
 
+`utilisation` is useful FLOPs per second over the rate of a layer's matrix products; `utilisation_by_shape` is the time
+that all useful products would take, each at the rate of its own shape, over the time taken: attention's, of one head's
+width, are slower whoever computes them.
+
 Shapes: n candidates, P prefix tokens, S suffix tokens, T packed tokens.
 """
 
@@ -18,6 +22,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +34,7 @@ from benchmarks.hardware import commit, hardware
 from optirag_core.engine.criterion import discrepancy, window_values
 from optirag_core.engine.groups import UserGroup
 from optirag_core.engine.heads import ExitHeads
+from optirag_core.engine.memory import keep_freed_memory
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.engine.scorer import Scorer
 
@@ -81,6 +87,7 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true", help="the engine's layers through torch.compile")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory()
     bench = Bench(PLANS[arguments.model], arguments.device, compiled=arguments.compile)
     result = {
         "command": f"python -m benchmarks.engine --device {arguments.device} --model {arguments.model}"
@@ -114,18 +121,12 @@ class Bench:
         self._heads = ExitHeads(self.model, (plan.exit_layer,), ANSWERS).to(self._device)
 
     def rows(self) -> list[dict[str, Any]]:
-        """One per peer, prefix length, number of candidates and share of exits."""
+        """One per prefix length, number of candidates, share of exits and peer."""
         rows = []
         for prefix, n in itertools.product(self.plan.prefixes, self.plan.candidates):
-            group = self.group(prefix, n)
-            full = self._scorer(math.inf, exits="none")
-            for exits, scorer in (("none", full), *self._exiting(group, n)):
-                peers = {"padded": padded, "prefix_cached": prefix_cached}
-                if exits != "none":
-                    peers = {"prefix_cached": prefix_cached}  # exits are the engine's own; one peer shows the gain
-                for peer, call in peers.items():
-                    rows.append(self._row(group, scorer, peer, call, exits, full))
-                    print(json.dumps(rows[-1]), flush=True)
+            for row in self._rows(self.group(prefix, n)):
+                rows.append(row)
+                print(json.dumps(row), flush=True)
         return rows
 
     def cost_model(self) -> list[dict[str, float]]:
@@ -174,13 +175,25 @@ class Bench:
         """FLOPs per second of a layer's matrix products on so many rows."""
         layer = self.model.model.layers[0]
         weights = [module.weight for module in layer.modules() if isinstance(module, torch.nn.Linear)]
-        rows = [torch.randn(tokens, weight.size(1), dtype=weight.dtype, device=self._device) for weight in weights]
+        return self._rate([(self._random(tokens, weight.size(1)), weight.T) for weight in weights])
 
+    def attention_gemm(self, prefix: int, tokens: int) -> float:
+        """FLOPs per second of attention's matrix products, head by head: so many tokens over a prefix, no softmax."""
+        heads = self.plan.config["num_attention_heads"]
+        width = self.plan.config["hidden_size"] // heads
+        q, k, v = (self._random(heads, rows, width) for rows in (tokens, prefix, prefix))
+        weights = self._random(tokens, prefix)
+        return self._rate([*zip(q, k.mT, strict=True), *((weights, values) for values in v)])
+
+    def _random(self, *shape: int) -> Tensor:
+        return torch.randn(shape, dtype=self.model.dtype, device=self._device)
+
+    def _rate(self, pairs: Sequence[tuple[Tensor, Tensor]]) -> float:
         def products() -> None:
-            for weight, row in zip(weights, rows, strict=True):
-                row @ weight.T
+            for a, b in pairs:
+                a @ b
 
-        flops = sum(2 * tokens * weight.numel() for weight in weights)
+        flops = sum(2 * a.size(0) * b.numel() for a, b in pairs)
         return flops / statistics.median(self._seconds(products) for _ in range(7))
 
     def _scorer(self, threshold: float, *, exits: str) -> Scorer:
@@ -190,52 +203,69 @@ class Bench:
             max_tokens_in_flight=self.plan.max_tokens_in_flight, compile_layers=self._compiled,
         )  # fmt: skip
 
-    def _exiting(self, group: UserGroup, n: int) -> list[tuple[str, Scorer]]:
-        layer = self.plan.exit_layer
-        rows = [(f"all@{layer}", self._scorer(math.inf, exits="all"))]
+    def _scorers(self, group: UserGroup) -> dict[str, Scorer]:
+        """At full depth, and with exits of all and of half of the pairs."""
+        layer, n = self.plan.exit_layer, len(group.suffixes)
+        scorers = {
+            "none": self._scorer(math.inf, exits="none"),
+            f"all@{layer}": self._scorer(math.inf, exits="all"),
+        }
         if n > 1:
-            trace = self._scorer(math.inf, exits="all").trace([group])
+            trace = scorers[f"all@{layer}"].trace([group])
             seen = discrepancy(window_values(trace.logits[:, 0], "probability")).sort().values  # [n]
             middle = float(seen[n // 2 - 1 : n // 2 + 1].mean())
-            rows.append((f"half@{layer}", self._scorer(middle, exits="half")))
+            scorers[f"half@{layer}"] = self._scorer(middle, exits="half")
+        return scorers
+
+    def _rows(self, group: UserGroup) -> list[dict[str, Any]]:
+        """Engine, peers and matrix products in turn: every figure of a group comes from the same turns."""
+        n, tokens = len(group.suffixes), len(group.prefix) + sum(map(len, group.suffixes))
+        scorers, peers = self._scorers(group), {"padded": padded, "prefix_cached": prefix_cached}
+        peaks = {exits: self._peak_gib(scorer, group) for exits, scorer in scorers.items()}
+        rates: list[float] = []
+        attention_rates: list[float] = []
+        calls = [
+            *(partial(scorer.score, [group]) for scorer in scorers.values()),
+            *(partial(peer, self.model, group) for peer in peers.values()),
+            lambda: rates.append(self.gemm(tokens)),
+            lambda: attention_rates.append(self.attention_gemm(len(group.prefix), tokens)),
+        ]
+        seconds = dict(zip([*scorers, *peers], self._median(calls), strict=False))
+        rate, attention_rate = statistics.median(rates), statistics.median(attention_rates)
+        full = scorers["none"].last_run.cost
+        rows = []
+        for (exits, scorer), peer in itertools.product(scorers.items(), peers):
+            cost = scorer.last_run.cost
+            by_shape = cost.linear_flops / rate + cost.attention_flops / attention_rate
+            rows.append(
+                {
+                    "peer": peer,
+                    "prefix": len(group.prefix),
+                    "n": n,
+                    "exits": exits,
+                    "exited": sum(p.exit_layer == self.plan.exit_layer for p in scorer.score([group])[0]),
+                    "seconds": seconds[exits],
+                    "peer_seconds": seconds[peer],
+                    "ratio": seconds[peer] / seconds[exits],
+                    "utilisation": cost.flops / seconds[exits] / rate,
+                    "utilisation_by_shape": by_shape / seconds[exits],
+                    "gemm_gflops_per_s": rate / 1e9,
+                    "attention_gemm_gflops_per_s": attention_rate / 1e9,
+                    "pairs_per_s": n / seconds[exits],
+                    "time_left": seconds[exits] / seconds["none"],
+                    "flops_left": cost.flops / full.flops,
+                    "peak_gib": peaks[exits],
+                }
+            )
         return rows
 
-    def _row(
-        self, group: UserGroup, scorer: Scorer, peer: str, call: Callable, exits: str, full: Scorer
-    ) -> dict[str, Any]:
-        tokens = len(group.prefix) + sum(map(len, group.suffixes))
-        gemms = []
-        calls = [
-            lambda: scorer.score([group]),
-            lambda: call(self.model, group),
-            lambda: gemms.append(self.gemm(tokens)),
-            *([lambda: full.score([group])] if exits != "none" else []),
-        ]
-        if self._device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats()
-            scorer.score([group])
-            peak = torch.cuda.max_memory_allocated() / 2**30
-        seconds, peer_seconds, _, *full_seconds = self._median(calls)
-        cost, rate = scorer.last_run.cost, statistics.median(gemms)
-        row = {
-            "peer": peer,
-            "prefix": len(group.prefix),
-            "n": len(group.suffixes),
-            "exits": exits,
-            "exited": sum(pair.exit_layer == self.plan.exit_layer for pair in scorer.score([group])[0]),
-            "seconds": seconds,
-            "peer_seconds": peer_seconds,
-            "ratio": peer_seconds / seconds,
-            "utilisation": cost.flops / seconds / rate,
-            "gemm_gflops_per_s": rate / 1e9,
-            "pairs_per_s": len(group.suffixes) / seconds,
-        }
-        if full_seconds:
-            row["time_left"] = seconds / full_seconds[0]
-            row["flops_left"] = cost.flops / full.last_run.cost.flops
-        if self._device.type == "cuda":
-            row["peak_gib"] = peak
-        return row
+    def _peak_gib(self, scorer: Scorer, group: UserGroup) -> float | None:
+        """Of GPU memory, the model's weights counted."""
+        if self._device.type != "cuda":
+            return None
+        torch.cuda.reset_peak_memory_stats()
+        scorer.score([group])
+        return torch.cuda.max_memory_allocated() / 2**30
 
     def _median(self, calls: Sequence[Callable[[], Any]]) -> list[float]:
         """Seconds of each call: medians of alternating turns after a warm-up."""

@@ -9,7 +9,6 @@ i sees the keys <= i, and that is all P for the suffixes behind.
 Shapes: T packed tokens, Tq queries, H heads, E head width; B batch, Q queries and K keys of one kernel call.
 """
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedConfig
 
+from optirag_core.engine import flex, varlen
+from optirag_core.engine.kernels import attend, merge
 from optirag_core.engine.layout import Queries, Run, Span
 
 NAME = "optirag_cascade"
@@ -55,45 +56,6 @@ def cascade(
         output = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
     filling = q.size(2) - asked
     return nn.functional.pad(output, (0, 0, 0, 0, 0, filling)) if filling else output, None
-
-
-def attend(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scaling: float) -> tuple[Tensor, Tensor]:
-    """Softmax attention with its log-sum-exp; the kernel behind torch's CPU attention where it is there.
-
-    Args:
-        q: [B, H, Q, E].
-        k, v: [B, H, K, E].
-        causal: query i sees keys <= i.
-
-    Returns:
-        [B, Q, H, E] and [B, Q, H], both dense in this order for the kernel.
-    """
-    kernel = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
-    if kernel is None or q.is_cuda:
-        return attend_plain(q, k, v, causal=causal, scaling=scaling)
-    output, lse = kernel(q, k, v, 0.0, causal, scale=scaling)
-    return output.transpose(1, 2), lse.transpose(1, 2)
-
-
-def attend_plain(q: Tensor, k: Tensor, v: Tensor, *, causal: bool, scaling: float) -> tuple[Tensor, Tensor]:
-    """`attend` by its definition, in fp32."""
-    logits = scaling * q.float() @ k.float().mT  # [B, H, Q, K]
-    if causal:
-        seen = torch.ones(logits.shape[-2:], dtype=torch.bool, device=q.device).tril()
-        logits = logits.masked_fill(~seen, -math.inf)
-    output = (logits.softmax(-1) @ v.float()).to(q.dtype)
-    return output.transpose(1, 2), logits.logsumexp(-1).transpose(1, 2)
-
-
-def merge(a: Tensor, lse_a: Tensor, b: Tensor, lse_b: Tensor) -> Tensor:
-    """Attention over two disjoint sets of keys from the attention over each.
-
-    Args:
-        a, b: [..., E].
-        lse_a, lse_b: [...], -inf for no keys.
-    """
-    share = torch.sigmoid(lse_b - lse_a)[..., None]  # of b; fp32
-    return torch.lerp(a.float(), b.float(), share).to(a.dtype)
 
 
 def _attend_span(q: Tensor, k: Tensor, v: Tensor, span: Span, scaling: float) -> Tensor:
@@ -140,8 +102,6 @@ def _batch(states: Tensor, start: int, count: int, length: int) -> Tensor:
 
 
 def _cascade_on_cuda(q: Tensor, k: Tensor, v: Tensor, queries: Queries, scaling: float) -> Tensor:
-    from optirag_core.engine import flex, varlen  # both import what only CUDA builds of torch can run
-
     if varlen.varlen_attn is not None and q.dtype in (torch.float16, torch.bfloat16):
         return varlen.varlen_cascade(q, k, v, queries, scaling)
     return flex.flex_cascade(q, k, v, queries, scaling)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from optirag_core.engine.attention import merge
+from optirag_core.engine.kernels import merge
 from optirag_core.engine.layout import Queries
 
 try:

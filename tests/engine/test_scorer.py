@@ -236,3 +236,14 @@ def test_deterministic_bits_do_not_depend_on_what_else_is_scored(model, heads):
     assert together == [pairs for group in groups for pairs in scorer.score([group])]
     expected = flat(Scorer(model, heads, RATIO, ANSWERS).score(groups))
     assert [pair.score for pair in flat(together)] == pytest.approx([pair.score for pair in expected], abs=1e-5)
+
+
+def test_compiled_layers_give_the_same_scores(model, heads):
+    groups = mixed_groups()
+    compiled = Scorer(model, heads, RATIO, ANSWERS, compile_layers=True)
+
+    results = flat(compiled.score(groups))
+
+    expected = flat(Scorer(model, heads, RATIO, ANSWERS).score(groups))
+    assert [pair.exit_layer for pair in results] == [pair.exit_layer for pair in expected]
+    assert [pair.score for pair in results] == pytest.approx([pair.score for pair in expected], abs=1e-5)
