@@ -85,13 +85,16 @@ def main() -> None:
     parser.add_argument("--model", default="llama-512", choices=sorted(PLANS))
     parser.add_argument("--threads", type=int, default=2, help="of torch on CPU")
     parser.add_argument("--compile", action="store_true", help="the engine's layers through torch.compile")
+    parser.add_argument("--keep-memory", action="store_true", help="keep what is freed; peers gain, too")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    keep_freed_memory()
+    if arguments.keep_memory:
+        keep_freed_memory()
     bench = Bench(PLANS[arguments.model], arguments.device, compiled=arguments.compile)
     result = {
         "command": f"python -m benchmarks.engine --device {arguments.device} --model {arguments.model}"
-        + (" --compile" if arguments.compile else ""),
+        + (" --compile" if arguments.compile else "")
+        + (" --keep-memory" if arguments.keep_memory else ""),
         "hardware": hardware(arguments.device),
         "commit": commit(),
         "date": time.strftime("%Y-%m-%d"),

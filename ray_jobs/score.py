@@ -35,6 +35,7 @@ from optirag_core.data.splits import requests_for
 from optirag_core.engine.groups import UserGroup
 from optirag_core.engine.heads import ExitHeads
 from optirag_core.engine.loading import load_llm
+from optirag_core.engine.memory import keep_freed_memory
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.engine.scorer import Scorer
 from optirag_core.errors import ArtifactMismatch, DataError
@@ -234,6 +235,8 @@ class ScorePrompts:
     def __init__(self, settings: dict[str, Any], versions: dict[str, str]) -> None:
         loaded = settings_from(settings)
         torch.set_num_threads(loaded.ray.torch_threads)
+        if not loaded.scoring.num_gpus_per_actor:
+            keep_freed_memory()
         inputs = open_inputs(loaded, *KINDS, versions=versions)
         self._scorer = open_scorer(loaded, inputs)
 
