@@ -218,6 +218,14 @@ class ScoringSettings(Section):
     accelerator_type: str | None = Field(None, description="Ray accelerator type, e.g. A100")
 
 
+class StorageSettings(Section):
+    """How often and how long an S3 workspace is tried; credentials come from the standard chain alone."""
+
+    max_attempts: Count = Field(10, description="tries of one request; 3 fail 1 in 5 operations at 30 % errors")
+    connect_timeout_s: Positive = 5.0
+    read_timeout_s: Positive = 60.0
+
+
 class RaySettings(Section):
     """The local Ray and the size of its training jobs."""
 
@@ -243,6 +251,7 @@ class Settings(Section):
     llm: LlmSettings = LlmSettings()
     exits: ExitSettings = ExitSettings()
     scoring: ScoringSettings = ScoringSettings()
+    storage: StorageSettings = StorageSettings()
     ray: RaySettings = RaySettings()
 
     @field_validator("workspace")

@@ -7,10 +7,18 @@
     ├── PromptError            a template, tokenizer or answer word breaks the prompt's contract
     │   └── PromptTooLong      a prompt exceeds `prompt.max_tokens` even at its shortest
     ├── ModelError             the LLM does not fit the settings (layers, context length, architecture)
-    └── ArtifactError
-        ├── ArtifactMissing    the workspace lacks an artifact that a job needs
-        ├── ArtifactMismatch   an artifact was made from another parent than the one at hand
-        └── ArtifactCorrupt    a file of an artifact differs from its manifest
+    ├── ArtifactError
+    │   ├── ArtifactMissing    the workspace lacks an artifact that a job needs
+    │   ├── ArtifactMismatch   an artifact was made from another parent than the one at hand
+    │   └── ArtifactCorrupt    a file of an artifact differs from its manifest
+    ├── StorageError           the place that holds the files cannot be reached, or refuses
+    │   └── StorageFull        it has no space left
+    └── RunError               a scoring run cannot go on
+        ├── RunMismatch        it was begun with other inputs or settings
+        ├── RunOwned           another driver is at it
+        ├── RunIncomplete      pairs are missing, there twice, or too many of them rejected: nothing is committed
+        ├── RunStalled         no shard was finished for `scoring.stall_timeout_s`
+        └── ResourcesMissing   the cluster lacks what the settings ask for
 
 A message says what came, what was expected, and what to do. The jobs print it as one line and exit with code 2.
 """
@@ -58,3 +66,35 @@ class ArtifactMismatch(ArtifactError):
 
 class ArtifactCorrupt(ArtifactError):
     """A file of an artifact differs from its manifest."""
+
+
+class StorageError(OptiragError):
+    """The place that holds the files cannot be reached, or refuses."""
+
+
+class StorageFull(StorageError):
+    """The place that holds the files has no space left."""
+
+
+class RunError(OptiragError):
+    """A scoring run cannot go on."""
+
+
+class RunMismatch(RunError):
+    """The run was begun with other inputs or settings."""
+
+
+class RunOwned(RunError):
+    """Another driver is at the run."""
+
+
+class RunIncomplete(RunError):
+    """Pairs are missing, there twice, or too many of them rejected."""
+
+
+class RunStalled(RunError):
+    """No shard was finished in time."""
+
+
+class ResourcesMissing(RunError):
+    """The cluster lacks what the settings ask for."""

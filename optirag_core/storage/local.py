@@ -1,0 +1,95 @@
+"""A folder on this machine, or on a file system that all nodes mount."""
+
+import errno
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from optirag_core.errors import StorageError, StorageFull
+
+PART = ".part-"
+"""Files on their way carry it in their name; nobody else sees them."""
+
+
+class LocalStorage:
+    """`Storage` of a folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.absolute()
+        self.uri = str(self.root)
+
+    def read(self, path: str) -> bytes | None:
+        with _named(self.root / path):
+            try:
+                return (self.root / path).read_bytes()
+            except FileNotFoundError:
+                return None
+
+    def write(self, path: str, content: bytes) -> None:
+        with self._part(path) as part:
+            part.write_bytes(content)
+            _sync(part)
+            part.replace(self.root / path)
+
+    def create(self, path: str, content: bytes) -> bytes:
+        with self._part(path) as part:
+            part.write_bytes(content)
+            _sync(part)
+            try:  # a link appears with its whole content or fails; O_EXCL would show an empty file first
+                os.link(part, self.root / path)
+            except FileExistsError:
+                return (self.root / path).read_bytes()
+            return content
+
+    def upload(self, file: Path, path: str) -> None:
+        with self._part(path) as part:
+            shutil.copyfile(file, part)
+            _sync(part)
+            part.replace(self.root / path)
+
+    def download(self, path: str, file: Path) -> None:
+        with _named(self.root / path):
+            shutil.copyfile(self.root / path, file)
+
+    def exists(self, path: str) -> bool:
+        return (self.root / path).is_file()
+
+    def list(self, folder: str) -> list[str]:
+        files = (file for file in (self.root / folder).rglob("*") if file.is_file() and PART not in file.name)
+        return sorted(file.relative_to(self.root).as_posix() for file in files)
+
+    def delete(self, path: str) -> None:
+        with _named(self.root / path):
+            (self.root / path).unlink(missing_ok=True)
+
+    @contextmanager
+    def _part(self, path: str) -> Iterator[Path]:
+        target = self.root / path
+        part = target.with_name(f"{PART}{uuid.uuid4().hex}")
+        with _named(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                yield part
+            finally:
+                part.unlink(missing_ok=True)
+
+
+def _sync(file: Path) -> None:
+    with file.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """The system's errors as ours, with the path."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(
+                f"no space left for {path}: free some and run the same command again; what is finished is kept"
+            ) from None
+        raise StorageError(f"{path}: {error.strerror or error}") from None
