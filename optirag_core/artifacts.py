@@ -214,7 +214,20 @@ def build_manifest(
         for path in sorted(files.rglob("*"))
         if path.is_file()
     }
-    identity = {"kind": kind, "files": described, "config": dict(config), "parents": dict(parents)}
+    return manifest_of(kind, version, described, config=config, parents=parents, metrics=metrics)
+
+
+def manifest_of(
+    kind: str,
+    version: str,
+    files: Mapping[str, Mapping[str, Any]],
+    *,
+    config: Mapping[str, Any],
+    parents: Mapping[str, str],
+    metrics: Mapping[str, Any],
+) -> dict[str, Any]:
+    """As `build_manifest`, of files that are described already: path -> sha256, size."""
+    identity = {"kind": kind, "files": dict(files), "config": dict(config), "parents": dict(parents)}
     manifest = {
         **identity,
         "schema_version": SCHEMA_VERSION,
@@ -228,8 +241,17 @@ def build_manifest(
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
+    return parse_manifest(path.read_bytes(), str(path))
+
+
+def parse_manifest(text: bytes, path: str) -> dict[str, Any]:
+    """
+    Raises:
+        ArtifactCorrupt: it is no manifest, or differs from its checksum.
+        ArtifactMismatch: it is of another schema.
+    """
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(text)
         described = {key: value for key, value in manifest.items() if key != "checksum"}
         intact = manifest["checksum"] == _digest(described)
         schema_version = manifest["schema_version"]

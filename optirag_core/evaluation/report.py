@@ -31,15 +31,8 @@ def write_report(path: Path, summary: Mapping[str, Any], context: ReportContext)
         summary: as `summarize` returns it, also after a round trip through JSON.
         context: as `ReportContext` describes; a missing key is an error.
     """
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = _number
-    html = environment.get_template(TEMPLATE).render(
+    html = page(
+        TEMPLATE,
         summary=summary,
         context=context,
         best=best_floor(summary),
@@ -48,6 +41,19 @@ def write_report(path: Path, summary: Mapping[str, Any], context: ReportContext)
         plots=draw_plots(summary),
     )
     path.write_text(html, encoding="utf-8")
+
+
+def page(template: str, **values: Any) -> str:
+    """A template of this folder with every value escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["number"] = _number
+    return environment.get_template(template).render(**values)
 
 
 def console_table(summary: Mapping[str, Any]) -> str:

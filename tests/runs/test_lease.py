@@ -1,0 +1,58 @@
+"""One driver at a run: the living keep others out, the dead and the released do not."""
+
+import time
+
+import pytest
+
+from optirag_core.errors import RunOwned
+from optirag_core.runs.lease import owned
+from optirag_core.storage.local import LocalStorage
+
+LEASE_S = 0.3
+
+
+@pytest.fixture
+def storage(tmp_path):
+    return LocalStorage(tmp_path)
+
+
+def test_a_living_owner_keeps_others_out(storage):
+    with (
+        owned(storage, "run", LEASE_S) as lease,
+        pytest.raises(RunOwned, match=r"run is already owned by process \d+"),
+        owned(storage, "run", LEASE_S),
+    ):
+        pass
+    lease.check()
+
+
+def test_a_released_lease_is_free_at_once(storage):
+    with owned(storage, "run", LEASE_S):
+        pass
+
+    started = time.monotonic()
+    with owned(storage, "run", 60.0):
+        pass
+    assert time.monotonic() - started < 5
+
+
+def test_a_silent_owner_is_followed_and_learns_of_it(storage, monkeypatch):
+    with owned(storage, "run", LEASE_S) as first:
+        monkeypatch.setattr(storage, "write", lambda path, content: None)  # its beats no longer arrive
+        with owned(LocalStorage(storage.root), "run", LEASE_S):
+            time.sleep(LEASE_S)
+            with pytest.raises(RunOwned, match="was taken over by process"):
+                first.check()
+
+
+def test_the_loser_of_a_race_for_a_free_run_is_told(storage, monkeypatch):
+    create = storage.create
+
+    def slower(path, content):
+        create(path, b'{"pid": 1, "host": "other", "since": "now"}')
+        return create(path, content)
+
+    monkeypatch.setattr(storage, "create", slower)
+
+    with pytest.raises(RunOwned, match="already owned by process 1 on other"), owned(storage, "run", LEASE_S):
+        pass
