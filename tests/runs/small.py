@@ -18,7 +18,7 @@ from optirag_core.runs.totals import counted
 from optirag_core.storage.base import Storage
 
 PAIRS_PER_SHARD = 4
-LEASE_S = 0.25
+LEASE_S = 0.2
 PARENTS = {"llm": "1" * 64}
 
 
