@@ -31,7 +31,7 @@ def main() -> None:
     given = parser.parse_args()
     arguments = given.pipeline[1:] if given.pipeline[:1] == ["--"] else given.pipeline
     settings, _ = parse(arguments)
-    if Workspace(settings.workspace).has("dataset"):
+    if Workspace(settings.workspace, settings.storage).has("dataset"):
         sys.exit(f"{settings.workspace} holds artifacts already: finished stages would be skipped; name a new folder")
     started = time.monotonic()
     process = subprocess.Popen(
@@ -49,7 +49,7 @@ def main() -> None:
         "wall_seconds": round(time.monotonic() - started, 1),
         "peak_memory_gib": round(peak / GIB, 2),
         "stage_seconds": {name: float(s) for name, s in re.findall(r"^\[\d/\d\] (\w+): ([\d.]+) s$", output, re.M)},
-        **_figures(Workspace(settings.workspace)),
+        **_figures(Workspace(settings.workspace, settings.storage)),
     }
     given.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(output)

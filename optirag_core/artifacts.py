@@ -3,28 +3,34 @@
     <workspace>/<kind>/<version>/manifest.json + files        <workspace>/<kind>/LATEST names the newest version
 
 The workspace is a local path or `s3://bucket/prefix`. Files travel first and the manifest last, so a folder without a
-manifest is no artifact. Loading verifies size and sha256 of every file before anyone parses it.
+manifest is no artifact. Loading verifies size and sha256 of every file before anyone parses it. Local artifacts are
+read where they are; those of a bucket are copied once per machine.
 """
 
-import hashlib
-import json
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import pyarrow.fs
-
 from optirag_core import __version__
-from optirag_core.errors import ArtifactCorrupt, ArtifactMismatch, ArtifactMissing
+from optirag_core.config import StorageSettings
+from optirag_core.errors import ArtifactCorrupt, ArtifactMismatch, ArtifactMissing, StorageError
+from optirag_core.manifest import (
+    MANIFEST,
+    build_manifest,
+    digest_of,
+    manifest_text,
+    parse_manifest,
+    verify_files,
+)
+from optirag_core.storage.base import open_storage
+from optirag_core.storage.cache import cache_folder, locked
+from optirag_core.storage.local import LocalStorage, named
 
-SCHEMA_VERSION = 1
-MANIFEST = "manifest.json"
 LATEST = "LATEST"
 MADE_BY = {
     "dataset": "prepare_data",
@@ -74,11 +80,9 @@ class Artifact:
 class Workspace:
     """The folder or bucket prefix that holds a run's artifacts."""
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, storage: StorageSettings = StorageSettings()) -> None:
         self.uri = uri.rstrip("/")
-        location = self.uri if "://" in self.uri else str(Path(self.uri).absolute())
-        self._filesystem, self._root = pyarrow.fs.FileSystem.from_uri(location)
-        self._is_local = isinstance(self._filesystem, pyarrow.fs.LocalFileSystem)
+        self._storage = open_storage(self.uri, storage)
 
     def save(
         self,
@@ -99,29 +103,29 @@ class Workspace:
             metrics: numbers worth keeping beside it.
         """
         manifest = build_manifest(kind, version, files, config=config, parents=parents, metrics=metrics)
-        text = json.dumps(manifest, indent=2, sort_keys=True)
-        target = f"{self._root}/{kind}/{version}"
-        if self._is_local:
-            self._publish_local(files, Path(target), text)
+        if isinstance(self._storage, LocalStorage):
+            self._publish_local(self._storage.root / kind, version, files, manifest)
         else:
-            self._publish_remote(files, target, text)
-        self._write_text(f"{self._root}/{kind}/{LATEST}", version)
+            # The manifest of an older attempt must not stand beside the files of this one.
+            self._storage.delete(f"{kind}/{version}/{MANIFEST}")
+            self._send(files, f"{kind}/{version}", manifest)
+        self._storage.write(f"{kind}/{LATEST}", version.encode())
         return self.open(kind, version)
 
     def has(self, kind: str, version: str | None = None) -> bool:
         """Whether the artifact (by default the newest of its kind) exists; nothing is verified."""
         version = version or self.latest(kind)
-        return version is not None and self._exists(f"{self._root}/{kind}/{version}/{MANIFEST}")
+        return version is not None and _is_name(version) and self._storage.exists(f"{kind}/{version}/{MANIFEST}")
 
     def latest(self, kind: str) -> str | None:
         """Version of the newest artifact of a kind, or None."""
-        path = f"{self._root}/{kind}/{LATEST}"
-        return self._read_text(path).strip() if self._exists(path) else None
+        content = self._storage.read(f"{kind}/{LATEST}")
+        return None if content is None else content.decode("utf-8", errors="replace").strip()
 
     def select(self, kind: str, version: str) -> None:
         """Make an existing version the newest of its kind."""
         if self.latest(kind) != version:
-            self._write_text(f"{self._root}/{kind}/{LATEST}", version)
+            self._storage.write(f"{kind}/{LATEST}", version.encode())
 
     def open(self, kind: str, version: str | None = None) -> Artifact:
         """Bring an artifact's files to this machine and verify them.
@@ -131,57 +135,72 @@ class Workspace:
             ArtifactCorrupt: a file is missing, changed or truncated, or the manifest itself is damaged.
         """
         version = version or self.latest(kind)
-        if version is None or not self.has(kind, version):
+        text = None
+        if version is not None and _is_name(version):
+            text = self._storage.read(f"{kind}/{version}/{MANIFEST}")
+        if text is None:
             wanted = kind if version is None else f"{kind}/{version}"
             raise ArtifactMissing(
                 f"workspace {self.uri} has no {wanted}: run `python -m ray_jobs.{MADE_BY[kind]}` with the same "
                 "--config and --workspace first"
             )
-        path = self._local_copy(kind, version)
-        manifest = _read_manifest(path / MANIFEST)
-        _verify(path, manifest)
+        origin = f"{self._storage.uri}/{kind}/{version}"
+        manifest = parse_manifest(text, f"{origin}/{MANIFEST}")
+        if isinstance(self._storage, LocalStorage):
+            path = self._storage.root / kind / version
+            verify_files(path, manifest, origin)
+        else:
+            path = self._copy(kind, version, manifest, origin)
         return Artifact(kind=kind, path=path, manifest=manifest)
 
-    def _publish_local(self, files: Path, target: Path, manifest: str) -> None:
-        staging = target.with_name(f".staging-{uuid.uuid4().hex}")
+    def _send(self, files: Path, folder: str, manifest: Mapping[str, Any]) -> None:
+        for path in sorted(files.rglob("*")):
+            if not path.is_dir():
+                self._storage.upload(path, f"{folder}/{path.relative_to(files).as_posix()}")
+        self._storage.write(f"{folder}/{MANIFEST}", manifest_text(manifest).encode())
+
+    def _publish_local(self, folder: Path, version: str, files: Path, manifest: Mapping[str, Any]) -> None:
+        """Show the whole folder at once."""
+        target = folder / version
+        staging, replaced = (folder / f".{state}-{uuid.uuid4().hex}" for state in ("staging", "replaced"))
         try:
-            shutil.copytree(files, staging)
-            (staging / MANIFEST).write_text(manifest, encoding="utf-8")
-            if target.exists():  # same version = same settings and parents: the newer attempt replaces the older
-                shutil.rmtree(target)
-            staging.rename(target)
+            self._send(files, f"{folder.name}/{staging.name}", manifest)
+            with named(target):
+                if target.exists():  # same version = same settings and parents: the newer attempt replaces the older
+                    target.rename(replaced)
+                staging.rename(target)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
+            shutil.rmtree(replaced, ignore_errors=True)
 
-    def _publish_remote(self, files: Path, target: str, manifest: str) -> None:
-        pyarrow.fs.copy_files(
-            str(files), target, source_filesystem=pyarrow.fs.LocalFileSystem(), destination_filesystem=self._filesystem
-        )
-        self._write_text(f"{target}/{MANIFEST}", manifest)
+    def _copy(self, kind: str, version: str, manifest: Mapping[str, Any], origin: str) -> Path:
+        """This machine's copy: made by the first process that needs it, and made anew where it was damaged."""
+        entry = cache_folder() / f"{kind}-{version}-{manifest['checksum'][:12]}"
+        if not _is_intact(entry, manifest):
+            with locked(entry):
+                if not _is_intact(entry, manifest):  # another process may have been faster
+                    self._download(f"{kind}/{version}", entry, manifest, origin)
+        return entry
 
-    def _local_copy(self, kind: str, version: str) -> Path:
-        source = f"{self._root}/{kind}/{version}"
-        if self._is_local:
-            return Path(source)
-        copy = Path(tempfile.mkdtemp(prefix=f"optirag-{kind}-"))
-        pyarrow.fs.copy_files(
-            source, str(copy), source_filesystem=self._filesystem, destination_filesystem=pyarrow.fs.LocalFileSystem()
-        )
-        return copy
-
-    def _exists(self, path: str) -> bool:
-        return self._filesystem.get_file_info(path).type == pyarrow.fs.FileType.File
-
-    def _read_text(self, path: str) -> str:
-        with self._filesystem.open_input_stream(path) as stream:
-            return stream.read().decode("utf-8", errors="replace")
-
-    def _write_text(self, path: str, text: str) -> None:
-        part = f"{path}.{uuid.uuid4().hex}" if self._is_local else path  # an S3 put is atomic, a local write is not
-        with self._filesystem.open_output_stream(part) as stream:
-            stream.write(text.encode("utf-8"))
-        if part != path:
-            self._filesystem.move(part, path)
+    def _download(self, folder: str, entry: Path, manifest: Mapping[str, Any], origin: str) -> None:
+        staging = entry.with_name(f".staging-{entry.name}")
+        shutil.rmtree(staging, ignore_errors=True)  # of a process that was killed: we hold the lock
+        try:
+            for name in manifest["files"]:
+                try:
+                    self._storage.download(f"{folder}/{name}", staging / name)
+                except StorageError:
+                    if self._storage.exists(f"{folder}/{name}"):
+                        raise
+                    break  # verifying tells which
+            verify_files(staging, manifest, origin)
+            with named(entry):
+                staging.mkdir(exist_ok=True)  # of an artifact without files
+                (staging / MANIFEST).write_text(manifest_text(manifest), encoding="utf-8")
+                shutil.rmtree(entry, ignore_errors=True)
+                staging.rename(entry)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
 
 
 @contextmanager
@@ -193,94 +212,22 @@ def scratch_folder() -> Iterator[Path]:
 
 def version_of(config: Mapping[str, Any], parents: Mapping[str, str]) -> str:
     """Name of the artifact that these settings and parents make: 12 hex digits."""
-    return _digest({"config": config, "parents": parents, "code": __version__})[:12]
+    return digest_of({"config": config, "parents": parents, "code": __version__})[:12]
 
 
-def build_manifest(
-    kind: str,
-    version: str,
-    files: Path,
-    *,
-    config: Mapping[str, Any],
-    parents: Mapping[str, str],
-    metrics: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Describe a folder of files.
-
-    `digest` is the artifact's identity: kind, files, config and parents. `checksum` covers the whole manifest.
-    """
-    described = {
-        str(path.relative_to(files)): {"sha256": file_sha256(path), "size": path.stat().st_size}
-        for path in sorted(files.rglob("*"))
-        if path.is_file()
-    }
-    return manifest_of(kind, version, described, config=config, parents=parents, metrics=metrics)
+def _is_name(version: str) -> bool:
+    """Whether a version names a folder right below its kind; a damaged LATEST may hold anything."""
+    return version not in ("", ".", "..") and version.isprintable() and "/" not in version
 
 
-def manifest_of(
-    kind: str,
-    version: str,
-    files: Mapping[str, Mapping[str, Any]],
-    *,
-    config: Mapping[str, Any],
-    parents: Mapping[str, str],
-    metrics: Mapping[str, Any],
-) -> dict[str, Any]:
-    """As `build_manifest`, of files that are described already: path -> sha256, size."""
-    identity = {"kind": kind, "files": dict(files), "config": dict(config), "parents": dict(parents)}
-    manifest = {
-        **identity,
-        "schema_version": SCHEMA_VERSION,
-        "version": version,
-        "digest": _digest(identity),
-        "code_version": __version__,
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "metrics": dict(metrics),
-    }
-    return {**manifest, "checksum": _digest(manifest)}
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    return parse_manifest(path.read_bytes(), str(path))
-
-
-def parse_manifest(text: bytes, path: str) -> dict[str, Any]:
-    """
-    Raises:
-        ArtifactCorrupt: it is no manifest, or differs from its checksum.
-        ArtifactMismatch: it is of another schema.
-    """
+def _is_intact(entry: Path, manifest: Mapping[str, Any]) -> bool:
+    if not (entry / MANIFEST).is_file():
+        return False
     try:
-        manifest = json.loads(text)
-        described = {key: value for key, value in manifest.items() if key != "checksum"}
-        intact = manifest["checksum"] == _digest(described)
-        schema_version = manifest["schema_version"]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise ArtifactCorrupt(f"{path} is damaged: not a manifest; make the artifact again") from None
-    if schema_version != SCHEMA_VERSION:
-        raise ArtifactMismatch(f"{path} has schema {schema_version}, this code reads {SCHEMA_VERSION}")
-    if not intact:
-        raise ArtifactCorrupt(f"{path} is damaged: its checksum does not match its content; make the artifact again")
-    return manifest
-
-
-def _verify(path: Path, manifest: Mapping[str, Any]) -> None:
-    for name, expected in manifest["files"].items():
-        file = path / name
-        if not file.is_file():
-            raise ArtifactCorrupt(f"{file} is missing, the manifest lists it; make the artifact again")
-        if file.stat().st_size != expected["size"] or file_sha256(file) != expected["sha256"]:
-            raise ArtifactCorrupt(f"{file} differs from its manifest (size or sha256); make the artifact again")
-
-
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _digest(value: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
+        verify_files(entry, manifest, str(entry))
+    except ArtifactCorrupt:
+        return False
+    return True
 
 
 def _short(digest: str | None) -> str:

@@ -32,7 +32,7 @@ def open_inputs(settings: Settings, *kinds: str, versions: Mapping[str, str] | N
     Raises:
         ArtifactMissing, ArtifactCorrupt, ArtifactMismatch
     """
-    workspace = Workspace(settings.workspace)
+    workspace = Workspace(settings.workspace, settings.storage)
     opened: dict[str, Artifact] = {}
     for kind in kinds:
         artifact = workspace.open(kind, versions[kind] if versions else None)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from optirag_core.artifacts import Artifact, Workspace, file_sha256, scratch_folder, version_of
+from optirag_core.artifacts import Artifact, Workspace, scratch_folder, version_of
 from optirag_core.config import Settings
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.loading import load_raw
@@ -17,6 +17,7 @@ from optirag_core.data.raw_dataset import RawDataset
 from optirag_core.data.splits import split_counts, split_interactions, with_mean_stars, with_split_method
 from optirag_core.data.synthetic import write_synthetic
 from optirag_core.errors import DataError
+from optirag_core.manifest import file_sha256
 from ray_jobs.artifact_job import finished
 from ray_jobs.command import run_job
 
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 def prepare_data(settings: Settings) -> Artifact:
     """Read raw files, split them without leaks, and write the data set artifact."""
-    workspace = Workspace(settings.workspace)
+    workspace = Workspace(settings.workspace, settings.storage)
     with scratch_folder() as scratch:
         folder = _raw_folder(settings, scratch)
         config = {

@@ -27,7 +27,7 @@ import torch
 from ray.data import ActorPoolStrategy
 from tqdm import tqdm
 
-from optirag_core.artifacts import Artifact, file_sha256, scratch_folder, version_of
+from optirag_core.artifacts import Artifact, scratch_folder, version_of
 from optirag_core.config import Settings, settings_from
 from optirag_core.data.dataset import Dataset, write_table
 from optirag_core.data.schema import REJECTS, REQUESTS, SCORES, TIMESTAMP, require_columns
@@ -39,6 +39,7 @@ from optirag_core.engine.memory import keep_freed_memory
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.engine.scorer import Scorer
 from optirag_core.errors import ArtifactMismatch, DataError
+from optirag_core.manifest import file_sha256
 from optirag_core.prompting.assembly import requests_from
 from optirag_core.prompting.template import PromptTemplate
 from ray_jobs.artifact_job import Inputs, finished, open_inputs

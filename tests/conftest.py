@@ -1,13 +1,17 @@
-"""What tests of several packages share: the publishers' real files, and small real tokenizers and models."""
+"""What tests of several packages share: the publishers' real files, small real tokenizers and models, an S3 server."""
 
 import os
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import boto3
 import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from tests.storage.server import s3_server
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -56,6 +60,25 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(special_tokens=["<s>", "</s>"], initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator([" yes", " no"], trainer)
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>")
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL of the session's S3 server. boto3 finds it and its credentials in the environment, as do child processes."""
+    with s3_server(tmp_path_factory.mktemp("s3") / "server.log") as environment, pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            patch.delenv(name)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield environment["AWS_ENDPOINT_URL"]
+
+
+@pytest.fixture
+def s3_bucket(s3_endpoint: str) -> str:
+    """`s3://` URI of a fresh, empty bucket."""
+    name = f"test-{uuid.uuid4().hex}"
+    boto3.session.Session().client("s3").create_bucket(Bucket=name)
+    return f"s3://{name}"
 
 
 def tiny_llama(*, seed: int = 0, **changes: object) -> LlamaForCausalLM:

@@ -1,6 +1,5 @@
 import importlib.util
 import json
-import shutil
 import threading
 
 import pytest
@@ -8,8 +7,9 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from optirag_core.artifacts import MADE_BY, MANIFEST, Workspace, version_of
-from optirag_core.errors import ArtifactCorrupt, ArtifactError, ArtifactMismatch, ArtifactMissing
+from optirag_core.artifacts import MADE_BY, Workspace, version_of
+from optirag_core.errors import ArtifactCorrupt, ArtifactError, ArtifactMismatch, ArtifactMissing, StorageError
+from optirag_core.manifest import MANIFEST
 
 CONFIG = {"seed": 0, "layers": [3, 4]}
 METRICS = {"auc": 0.75}
@@ -220,7 +220,7 @@ def test_the_same_version_again_replaces_the_older(workspace, files):
 
 def test_a_failed_save_leaves_nothing(workspace, files):
     (files / "zz-link").symlink_to(files / "absent")  # the copy fails at it, behind the other files
-    with pytest.raises(shutil.Error):
+    with pytest.raises(StorageError):
         save(workspace, files)
     assert not workspace.has("llm")
     assert workspace.latest("llm") is None
@@ -231,7 +231,7 @@ def test_a_failed_save_leaves_the_artifacts_before_it(workspace, saved, files):
     before = {path: path.read_bytes() for path in saved.path.parent.rglob("*") if path.is_file()}
     (files / "zz-link").symlink_to(files / "absent")
     for version in ("v1", "v2"):
-        with pytest.raises(shutil.Error):
+        with pytest.raises(StorageError):
             save(workspace, files, version=version)
     assert {path: path.read_bytes() for path in saved.path.parent.rglob("*") if path.is_file()} == before
     assert workspace.open("llm").digest == saved.digest

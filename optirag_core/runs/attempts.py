@@ -14,10 +14,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from optirag_core.artifacts import file_sha256
 from optirag_core.data.dataset import write_table
 from optirag_core.data.schema import REJECTS, SCORES, require_columns
 from optirag_core.errors import RunIncomplete
+from optirag_core.manifest import file_sha256
 from optirag_core.runs.plan import Shard, key_digest
 from optirag_core.storage.base import Storage
 

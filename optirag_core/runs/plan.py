@@ -9,9 +9,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from optirag_core.artifacts import file_sha256
 from optirag_core.data.dataset import write_table
 from optirag_core.data.schema import REQUESTS, require_columns
+from optirag_core.manifest import file_sha256
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from optirag_core.artifacts import LATEST, MANIFEST, file_sha256
+from optirag_core.artifacts import LATEST
 from optirag_core.config import StorageSettings
 from optirag_core.data.schema import REJECTS, SCORES
 from optirag_core.errors import ArtifactCorrupt, ArtifactMissing
+from optirag_core.manifest import MANIFEST, file_sha256
 from optirag_core.runs.run import KIND, Run
 from optirag_core.storage.base import open_storage
 

@@ -8,7 +8,6 @@
 """
 
 import hashlib
-import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,8 +18,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from optirag_core.artifacts import LATEST, MANIFEST, file_sha256, manifest_of, parse_manifest
+from optirag_core.artifacts import LATEST
 from optirag_core.errors import ArtifactCorrupt, RunIncomplete, RunOwned
+from optirag_core.manifest import MANIFEST, compose_manifest, file_sha256, manifest_text, parse_manifest
 from optirag_core.runs.attempts import Receipt, read_receipt
 from optirag_core.runs.identity import RunIdentity
 from optirag_core.runs.lease import owned
@@ -185,8 +185,8 @@ def _commit(
         run.storage.write(f"{run.folder}/{reports}/{name}", content)
         files[f"{reports}/{name}"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
     metrics = totals.metrics() | {"run_id": identity.run_id}
-    manifest = manifest_of(KIND, run.name, files, config=identity.fields, parents=parents, metrics=metrics)
-    text = json.dumps(manifest, indent=1, sort_keys=True).encode()
+    manifest = compose_manifest(KIND, run.name, files, config=identity.fields, parents=parents, metrics=metrics)
+    text = manifest_text(manifest).encode()
     winner = run.storage.create(f"{run.folder}/{MANIFEST}", text)
     if winner != text:
         raise RunOwned(f"{run.uri} has been committed by another driver meanwhile: its scores count")

@@ -22,20 +22,20 @@ class LocalStorage:
         self.uri = str(self.root)
 
     def read(self, path: str) -> bytes | None:
-        with _named(self.root / path):
+        with named(self.root / path):
             try:
                 return (self.root / path).read_bytes()
             except FileNotFoundError:
                 return None
 
     def write(self, path: str, content: bytes) -> None:
-        with self._part(path) as part:
+        with _part(self.root / path) as part:
             part.write_bytes(content)
             _sync(part)
             part.replace(self.root / path)
 
     def create(self, path: str, content: bytes) -> bytes:
-        with self._part(path) as part:
+        with _part(self.root / path) as part:
             part.write_bytes(content)
             _sync(part)
             try:  # a link appears with its whole content or fails; O_EXCL would show an empty file first
@@ -45,14 +45,17 @@ class LocalStorage:
             return content
 
     def upload(self, file: Path, path: str) -> None:
-        with self._part(path) as part:
+        with _part(self.root / path) as part:
             shutil.copyfile(file, part)
             _sync(part)
             part.replace(self.root / path)
 
     def download(self, path: str, file: Path) -> None:
-        with _named(self.root / path):
-            shutil.copyfile(self.root / path, file)
+        with _part(file) as part:
+            if not self.exists(path):
+                raise StorageError(f"download {self.root / path}: there is no such file")
+            shutil.copyfile(self.root / path, part)
+            part.replace(file)
 
     def exists(self, path: str) -> bool:
         return (self.root / path).is_file()
@@ -62,19 +65,19 @@ class LocalStorage:
         return sorted(file.relative_to(self.root).as_posix() for file in files)
 
     def delete(self, path: str) -> None:
-        with _named(self.root / path):
+        with named(self.root / path):
             (self.root / path).unlink(missing_ok=True)
 
-    @contextmanager
-    def _part(self, path: str) -> Iterator[Path]:
-        target = self.root / path
-        part = target.with_name(f"{PART}{uuid.uuid4().hex}")
-        with _named(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                yield part
-            finally:
-                part.unlink(missing_ok=True)
+
+@contextmanager
+def _part(target: Path) -> Iterator[Path]:
+    part = target.with_name(f"{PART}{uuid.uuid4().hex}")
+    with named(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield part
+        finally:
+            part.unlink(missing_ok=True)
 
 
 def _sync(file: Path) -> None:
@@ -83,7 +86,7 @@ def _sync(file: Path) -> None:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def named(path: Path) -> Iterator[None]:
     """The system's errors as ours, with the path."""
     try:
         yield

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optirag_core.artifacts import file_sha256
 from optirag_core.data.schema import REQUESTS
+from optirag_core.manifest import file_sha256
 from optirag_core.runs.plan import ShardPlan, asked_pairs, key_digest, plan_shards
 from tests.runs.small import small_requests
 
