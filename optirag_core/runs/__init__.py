@@ -1,0 +1,1 @@
+"""Scoring runs: what is asked, how it is cut into shards, and how the results become one commit."""
