@@ -43,6 +43,11 @@ REQUESTS = pa.schema(
 )
 """One row per user: the candidates to score."""
 
+PAIRS = pa.schema(
+    [("user_id", pa.string()), ("item_id", pa.string()), REQUESTS.field("as_of"), REQUESTS.field("as_of_position")]
+)
+"""The same with one row per candidate."""
+
 SCORES = pa.schema(
     [
         ("user_id", pa.string()),

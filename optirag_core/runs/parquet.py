@@ -1,0 +1,243 @@
+"""One Parquet file of requests or pairs, read batch by batch; whatever is wrong with it stops with the file's name.
+
+Nothing in a file is trusted: no code in it can run, since Arrow's Parquet reader knows values only, and every count
+and type that the reader does not compare itself is compared here.
+"""
+
+import base64
+import binascii
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyarrow import types
+
+from optirag_core.data.schema import PAIRS, REQUESTS, TIMESTAMP
+from optirag_core.errors import DataError
+
+Form = Literal["requests", "pairs"]
+SCHEMAS: Mapping[Form, pa.Schema] = {"requests": REQUESTS, "pairs": PAIRS}
+OPTIONAL = ("as_of", "as_of_position")
+
+PAIRS_PER_REQUEST = 64
+"""Assumed when the size of a batch is chosen. Asking the footer is no option: pyarrow 26.0.1 ends the whole process on
+`RowGroupMetaData.column` where a flipped bit made the footer contradict itself."""
+
+READ_BUFFER_BYTES = 2**20
+"""A column chunk is read in pieces of this size instead of whole: row groups may be larger than the memory."""
+
+EARLIEST, LATEST = (pa.scalar(datetime(year, 1, 1, tzinfo=UTC), TIMESTAMP) for year in (1, 9999))
+"""Python's own range of times: one outside of it can be neither shown nor written to the rejects."""
+
+
+class RequestTable:
+    """A Parquet file whose footer has been read and whose columns fit; `name` stands in every message."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        """
+        Raises:
+            DataError: no readable Parquet file, or not the columns of requests or pairs.
+        """
+        self.path, self.name = path, name
+        self._state = _state(path)
+        with self._open() as file:
+            schema = file.schema_arrow
+            self.form = self._form_of(schema.names)
+            self.optional = tuple(column for column in OPTIONAL if column in schema.names)
+            for field in SCHEMAS[self.form]:
+                if field.name in schema.names:
+                    self._check_type(field.name, schema.field(field.name).type)
+            self._check_footer(file)
+
+    def batches(self, batch_rows: int) -> Iterator[pa.Table]:
+        """The rows in order, as tables of `SCHEMAS[self.form]` with about `batch_rows` pairs each.
+
+        Raises:
+            DataError: a page is damaged, a value is invalid, or there are fewer rows than the footer says.
+        """
+        rows = max(1, batch_rows // PAIRS_PER_REQUEST) if self.form == "requests" else batch_rows
+        with self._open() as file:
+            for group in range(file.num_row_groups):
+                found = Counter(dict.fromkeys(self.used, 0))
+                for batch in file.iter_batches(rows, row_groups=[group], columns=self.used, use_threads=False):
+                    table = self._normalised(batch)
+                    found.update(_counts(table))
+                    yield table
+                self._check_counts(file, group, found)
+
+    @property
+    def used(self) -> list[str]:
+        """The columns that are read."""
+        return [name for name in SCHEMAS[self.form].names if name not in OPTIONAL or name in self.optional]
+
+    def check_unchanged(self) -> None:
+        """Raise `DataError` where the file was written to since this object was made."""
+        if _state(self.path) != self._state:
+            raise DataError(f"{self.name} changed while it was read: nothing may write to it during a run")
+
+    @contextmanager
+    def _open(self) -> Iterator[pq.ParquetFile]:
+        try:
+            with pq.ParquetFile(
+                self.path, page_checksum_verification=True, buffer_size=READ_BUFFER_BYTES, pre_buffer=False
+            ) as file:
+                yield file
+        except (pa.ArrowException, OSError, UnicodeError, OverflowError, binascii.Error) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DataError(f"{self.name} is not a readable Parquet file: {reason}; write it again") from None
+
+    def _form_of(self, names: list[str]) -> Form:
+        if repeated := next(
+            (name for name in names if name in REQUESTS.names + PAIRS.names and names.count(name) > 1), ""
+        ):
+            raise DataError(f"{self.name}: column {repeated!r} is there {names.count(repeated)} times, expected once")
+        meant = next((name for name in names if name not in OPTIONAL and _plain(name).startswith("asof")), None)
+        if meant:  # ignored as a further column it would show what came later
+            raise DataError(f"{self.name}: column {meant!r} is unknown: did you mean as_of or as_of_position?")
+        if "user_id" not in names:
+            raise DataError(f"{self.name}: column 'user_id' is missing; it has {', '.join(names) or 'none'}")
+        if ("item_ids" in names) == ("item_id" in names):
+            raise DataError(
+                f"{self.name}: expected either column 'item_ids' (requests) or column 'item_id' (pairs); "
+                f"it has {', '.join(names)}"
+            )
+        return "requests" if "item_ids" in names else "pairs"
+
+    def _check_type(self, column: str, came: pa.DataType) -> None:
+        fits, expected = EXPECTED[column]
+        if not fits(came):
+            raise DataError(f"{self.name}: column {column!r} is {came}, expected {expected}")
+
+    def _check_footer(self, file: pq.ParquetFile) -> None:
+        """Compare what the footer says twice: it has no checksum, and one flipped bit makes as_of some other column."""
+        groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+        rows = sum(group.num_rows for group in groups)
+        if rows != file.metadata.num_rows:
+            raise DataError(f"{self.name}: row groups have {rows:,} rows, the footer says {file.metadata.num_rows:,}")
+        written = _written_schema(file)
+        if written is None:
+            return
+        if written.names != file.schema_arrow.names:
+            raise DataError(f"{self.name}: its footer names the columns {file.schema_arrow.names} and {written.names}")
+        for field in written:
+            came = file.schema_arrow.field(field.name).type
+            if types.is_timestamp(field.type) and types.is_timestamp(came) and _is_finer(came, field.type):
+                raise DataError(f"{self.name}: its footer says that {field.name!r} is {came} and {field.type}")
+
+    def _check_counts(self, file: pq.ParquetFile, group: int, found: Counter[str]) -> None:
+        """Compare what was read with the footer: a page's own header is under no checksum, and may say fewer values.
+
+        Only after the group has been read: pyarrow 26.0.1 ends the whole process when `column` meets a footer that
+        contradicts itself, while the reader, which makes the same object, raises.
+        """
+        metadata = file.metadata.row_group(group)
+        for number in range(metadata.num_columns):
+            column = file.schema.column(number).path.partition(".")[0]
+            if column not in found:
+                continue
+            chunk = metadata.column(number)
+            if found[column] != chunk.num_values:
+                raise DataError(
+                    f"{self.name}: row group {group} of column {column!r} holds {found[column]:,} values, its footer "
+                    f"says {chunk.num_values:,}: the file is damaged"
+                )
+
+    def _normalised(self, batch: pa.RecordBatch) -> pa.Table:
+        columns = []
+        for field in SCHEMAS[self.form]:
+            if field.name not in batch.schema.names:
+                columns.append(pa.nulls(batch.num_rows, field.type))
+                continue
+            try:
+                columns.append(_cast(batch[field.name], field.type))
+                columns[-1].validate(full=True)  # the reader does not look whether text is UTF-8
+            except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+                reason = " ".join(str(error).split())[:200]
+                raise DataError(f"{self.name}: column {field.name!r} cannot be used: {reason}") from None
+        table = pa.table(columns, schema=SCHEMAS[self.form])
+        times = pc.min_max(table["as_of"])
+        if times["min"].is_valid and (
+            pc.less(times["min"], EARLIEST).as_py() or pc.greater(times["max"], LATEST).as_py()
+        ):
+            raise DataError(
+                f"{self.name}: column 'as_of' has a time outside of the years 1 to 9998; is its unit right?"
+            )
+        return table
+
+
+def _state(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def _counts(table: pa.Table) -> dict[str, int]:
+    """Values of each column as Parquet counts them: a null or empty list is one."""
+    counts = dict.fromkeys(table.column_names, table.num_rows)
+    if "item_ids" in counts:
+        lengths = pc.fill_null(pc.list_value_length(table["item_ids"]), 0)
+        counts["item_ids"] = pc.sum(pc.max_element_wise(lengths, 1)).as_py() or 0
+    return counts
+
+
+def _written_schema(file: pq.ParquetFile) -> pa.Schema | None:
+    """The schema that Arrow's writers keep beside Parquet's own; None where another writer made the file."""
+    encoded = (file.metadata.metadata or {}).get(b"ARROW:schema")
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(encoded, validate=True))) if encoded else None
+
+
+def _is_finer(one: pa.DataType, other: pa.DataType) -> bool:
+    """Whether the unit of one timestamp is finer than the other's; Parquet has milliseconds for Arrow's seconds."""
+    fineness = {"s": 0, "ms": 0, "us": 1, "ns": 2}
+    return fineness[one.unit] > fineness[other.unit]
+
+
+def _is_id(came: pa.DataType) -> bool:
+    """Text or whole numbers; a float would turn 7 into "7.0", which is another user."""
+    if types.is_dictionary(came):
+        return _is_id(came.value_type)
+    checks = (
+        types.is_string, types.is_large_string, types.is_string_view, types.is_binary, types.is_large_binary,
+        types.is_binary_view, types.is_integer, types.is_null,
+    )  # fmt: skip
+    return any(check(came) for check in checks)
+
+
+def _is_id_list(came: pa.DataType) -> bool:
+    lists = types.is_list(came) or types.is_large_list(came) or types.is_fixed_size_list(came)
+    return types.is_null(came) or (lists and _is_id(came.value_type))
+
+
+def _is_time(came: pa.DataType) -> bool:
+    """A number or a text could mean several things, and a wrong guess would show what came later."""
+    return types.is_timestamp(came) or types.is_date(came) or types.is_null(came)
+
+
+def _is_position(came: pa.DataType) -> bool:
+    return types.is_integer(came) or types.is_floating(came) or types.is_null(came)  # pandas: whole numbers and null
+
+
+EXPECTED: Mapping[str, tuple[Callable[[pa.DataType], bool], str]] = {
+    "user_id": (_is_id, "strings or whole numbers"),
+    "item_id": (_is_id, "strings or whole numbers"),
+    "item_ids": (_is_id_list, "lists of strings or whole numbers"),
+    "as_of": (_is_time, "a timestamp or a date"),
+    "as_of_position": (_is_position, "whole numbers"),
+}
+
+
+def _cast(column: pa.Array, target: pa.DataType) -> pa.Array:
+    if types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if types.is_timestamp(column.type) and column.type.unit == "ns":  # as of interactions: finer than us is noise
+        return column.cast(options=pc.CastOptions.unsafe(target))
+    return column.cast(target)
+
+
+def _plain(name: str) -> str:
+    return "".join(character for character in name.lower() if character.isalnum())
