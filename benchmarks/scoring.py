@@ -22,7 +22,7 @@ from optirag_core.prompting.assembly import requests_from
 from ray_jobs.artifact_job import open_inputs
 from ray_jobs.command import parse
 from ray_jobs.prompt_stage import open_assembler
-from ray_jobs.score import KINDS, open_scorer
+from ray_jobs.shard_stages import KINDS, open_scorer
 from tests.reference import PlainScorer
 
 NUM_REQUESTS, REPEATS = 400, 5

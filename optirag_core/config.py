@@ -209,13 +209,43 @@ class ScoringSettings(Section):
         False, description="rows are filled up to fixed sizes, so that a pair's last bits depend less on its neighbours"
     )
     compile_layers: bool = Field(False, description="run the LLM's layers through torch.compile; a minute at start-up")
-    requests: str | None = Field(None, description="Parquet file of requests; default: the test split")
-    max_requests: Count | None = Field(None, description="score a seeded sample of so many of the requests")
+    requests: str | None = Field(
+        None, description="Parquet file or folder of requests or pairs, local or s3://; default: the test split"
+    )
+    max_requests: Count | None = Field(None, description="score a seeded sample of so many of the test split's users")
+    all_items_top_k: Count | None = Field(
+        None,
+        description="users without a candidate list get so many items of the retriever; with no scoring.requests all "
+        "users do; --all-items sets it",
+    )
+    run: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run, e.g. a date; default: its id"
+    )
     max_reject_share: Share = Field(0.01, description="the job fails above this share of rejected pairs")
-    num_actors: Count = 1
-    num_cpus_per_actor: Positive = 0.5
+    stall_timeout_s: Positive = Field(900.0, description="the job ends when no shard was finished for so long")
+    lease_s: Positive = Field(15.0, description="another driver may take a run over after so long a silence")
+    clean: bool = Field(False, description="after the commit, remove attempts of this run that it does not use")
+    num_prompt_actors: Count = Field(1, description="actors that build the next shards' prompts")
+    num_cpus_per_prompt_actor: Positive = 0.5
+    num_actors: Count = Field(1, description="scorers; the pool's least size")
+    max_actors: Count | None = Field(None, description="the pool's largest size; default: num_actors, a fixed pool")
+    num_cpus_per_actor: Annotated[float, Field(ge=0.0)] = 0.5
     num_gpus_per_actor: Annotated[float, Field(ge=0.0)] = 0.0
+    memory_gib_per_actor: Positive | None = Field(None, description="main memory that Ray reserves for a scorer")
     accelerator_type: str | None = Field(None, description="Ray accelerator type, e.g. A100")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.max_requests and (self.requests or self.all_items_top_k):
+            raise ValueError("scoring.max_requests samples the test split: leave it null with other requests")
+        if self.max_actors and self.max_actors < self.num_actors:
+            raise ValueError(f"scoring.max_actors {self.max_actors} is below scoring.num_actors {self.num_actors}")
+        return self
+
+    @field_validator("requests")
+    @classmethod
+    def _absolute(cls, requests: str | None) -> str | None:
+        return requests if requests is None or "://" in requests else str(Path(requests).absolute())
 
 
 class StorageSettings(Section):
@@ -271,7 +301,7 @@ class Settings(Section):
         return self
 
 
-ALIASES = {"data": "dataset.path", "header": "dataset.header"}
+ALIASES = {"data": "dataset.path", "header": "dataset.header", "all-items": "scoring.all_items_top_k"}
 """Short names that the command line accepts beside dotted keys."""
 
 

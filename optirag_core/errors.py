@@ -17,6 +17,7 @@
         ├── RunMismatch        it was begun with other inputs or settings
         ├── RunOwned           another driver is at it
         ├── RunIncomplete      pairs are missing, there twice, or too many of them rejected: nothing is committed
+        ├── ShardFailed        a shard ended its process again and again
         ├── RunStalled         no shard was finished for `scoring.stall_timeout_s`
         └── ResourcesMissing   the cluster lacks what the settings ask for
 
@@ -90,6 +91,10 @@ class RunOwned(RunError):
 
 class RunIncomplete(RunError):
     """Pairs are missing, there twice, or too many of them rejected."""
+
+
+class ShardFailed(RunError):
+    """A shard ended its process again and again."""
 
 
 class RunStalled(RunError):

@@ -5,12 +5,10 @@ python -m ray_jobs.evaluate --config ray_jobs/configs/demo.yaml
 
 import json
 import logging
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from optirag_core.artifacts import Artifact, scratch_folder, version_of
 from optirag_core.config import Settings
@@ -18,6 +16,7 @@ from optirag_core.data.dataset import Dataset
 from optirag_core.errors import DataError
 from optirag_core.evaluation.report import ReportContext, console_table, write_report
 from optirag_core.evaluation.summary import summarize
+from optirag_core.runs.reader import read_artifact
 from ray_jobs.artifact_job import Inputs, finished, open_inputs
 from ray_jobs.command import run_job
 
@@ -52,7 +51,10 @@ def evaluate(settings: Settings) -> Artifact:
 
 def _report(settings: Settings, inputs: Inputs, config: dict[str, Any], parents: dict[str, str]) -> Artifact:
     dataset = Dataset.load(inputs["dataset"].path)
-    scored = _labelled(read_shards(inputs["scores"].path, "scores"), dataset.interactions)
+    scored = _labelled(
+        read_artifact(inputs["scores"]),
+        dataset.interactions,
+    )
     known = dataset.interactions.filter(pc.not_equal(dataset.interactions["split"], "test"))
     model = json.loads((inputs["llm"].path / "config.json").read_text(encoding="utf-8"))
     summary = summarize(
@@ -67,12 +69,6 @@ def _report(settings: Settings, inputs: Inputs, config: dict[str, Any], parents:
         return inputs.workspace.save(
             "reports", version_of(config, parents), files, config=config, parents=parents, metrics=metrics
         )
-
-
-def read_shards(folder: Path, kind: str) -> pa.Table:
-    """The `scores` or the `rejects` of a run as one table."""
-    files = sorted(folder.glob(f"{kind}-*.parquet"))
-    return pa.concat_tables(pq.read_table(file, page_checksum_verification=True) for file in files)
 
 
 def _labelled(scores: pa.Table, interactions: pa.Table) -> pa.Table:

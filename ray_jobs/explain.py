@@ -18,7 +18,7 @@ from optirag_core.prompting.assembly import Assembled, Request, requests_from
 from ray_jobs.artifact_job import open_inputs
 from ray_jobs.command import run_job
 from ray_jobs.prompt_stage import open_assembler
-from ray_jobs.score import KINDS, open_scorer
+from ray_jobs.shard_stages import KINDS, open_scorer
 
 
 def explain(settings: Settings, *, user: str, item: str) -> None:

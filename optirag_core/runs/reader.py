@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from optirag_core.artifacts import LATEST
+from optirag_core.artifacts import LATEST, Artifact
 from optirag_core.config import StorageSettings
 from optirag_core.data.schema import REJECTS, SCORES
 from optirag_core.errors import ArtifactCorrupt, ArtifactMissing
@@ -38,7 +38,13 @@ def read_scores(uri: str, *, kind: str = "scores", storage: StorageSettings | No
             if file_sha256(file) != manifest["files"][path]["sha256"]:
                 raise ArtifactCorrupt(f"{run.uri}/{path} differs from its manifest; score again")
             tables.append(pq.read_table(file, page_checksum_verification=True))
-    return pa.concat_tables(tables) if tables else SCHEMAS[kind].empty_table()
+    return _concatenated(tables, kind)
+
+
+def read_artifact(artifact: Artifact, kind: str = "scores") -> pa.Table:
+    """The scores or rejects of a run that `Workspace.open` has brought here and verified."""
+    files = (artifact.path / path for path in _paths(artifact.manifest, kind))
+    return _concatenated([pq.read_table(file, page_checksum_verification=True) for file in files], kind)
 
 
 def score_files(uri: str, *, kind: str = "scores", storage: StorageSettings | None = None) -> list[str]:
@@ -65,6 +71,10 @@ def _committed(uri: str, settings: StorageSettings | None) -> tuple[Run, dict]:
     if manifest is None:
         raise ArtifactMissing(f"{run.uri} is not committed: it has no {MANIFEST}")
     return run, manifest
+
+
+def _concatenated(tables: list[pa.Table], kind: str) -> pa.Table:
+    return pa.concat_tables(tables) if tables else SCHEMAS[kind].empty_table()
 
 
 def _paths(manifest: dict, kind: str) -> list[str]:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from optirag_core.artifacts import file_sha256
 from optirag_core.config import StorageSettings
 from optirag_core.errors import DataError
+from optirag_core.manifest import file_sha256
 from optirag_core.runs.grouping import UserRuns, in_buckets, merged, whole_users
 from optirag_core.runs.parquet import Form, RequestTable
 from optirag_core.storage.base import Storage, is_local, open_storage

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from optirag_core.artifacts import Workspace
+from optirag_core.runs.reader import read_artifact
 from ray_jobs.command import run_job
 from ray_jobs.explain import explain
 from ray_jobs.pipeline import pipeline
@@ -120,7 +121,7 @@ def test_a_pretrained_llm_is_tuned_with_lora(run, finished_run, tmp_path, capsys
 
 def test_explain_shows_the_prompt_and_why_it_stopped(run, finished_run, capsys):
     workspace = Workspace(finished_run.workspace)
-    pair = pq.read_table(workspace.open("scores").path / "scores-00000.parquet").to_pylist()[0]
+    pair = read_artifact(workspace.open("scores")).to_pylist()[0]
     title = pq.read_table(workspace.open("dataset").path / "items.parquet", filters=[("item_id", "=", pair["item_id"])])
 
     explain(finished_run, user=pair["user_id"], item=pair["item_id"])

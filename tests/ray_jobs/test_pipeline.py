@@ -12,7 +12,8 @@ import pytest
 from optirag_core.artifacts import MADE_BY, Workspace
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.schema import SCORES
-from ray_jobs.evaluate import evaluate, read_shards
+from optirag_core.runs.reader import read_artifact, score_files
+from ray_jobs.evaluate import evaluate
 from ray_jobs.pipeline import pipeline
 from ray_jobs.prepare_data import prepare_data
 from tests.ray_jobs.conftest import NUM_LAYERS, tiny_settings
@@ -22,8 +23,8 @@ pytestmark = pytest.mark.ray
 
 def test_every_test_pair_is_scored_once(finished_run):
     workspace = Workspace(finished_run.workspace)
-    scores = read_shards(workspace.open("scores").path, "scores")
-    rejects = read_shards(workspace.open("scores").path, "rejects")
+    scores = read_artifact(workspace.open("scores"))
+    rejects = read_artifact(workspace.open("scores"), "rejects")
     interactions = Dataset.load(workspace.open("dataset").path).interactions
 
     asked = {(row["user_id"], row["item_id"]) for row in interactions.to_pylist() if row["split"] == "test"}
@@ -38,7 +39,7 @@ def test_every_test_pair_is_scored_once(finished_run):
 
 
 def test_it_takes_more_than_one_shard(finished_run):
-    assert len(list(Workspace(finished_run.workspace).open("scores").path.glob("scores-*.parquet"))) > 1
+    assert len(score_files(f"{finished_run.workspace}/scores")) > 1
 
 
 def test_a_second_run_finds_everything_done(finished_run, caplog):
@@ -57,7 +58,7 @@ def test_the_same_settings_give_the_same_scores(finished_run, tmp_path):
     pipeline(again)
 
     first, second = (
-        read_shards(Workspace(run.workspace).open("scores").path, "scores").drop_columns("scored_at")
+        read_artifact(Workspace(run.workspace).open("scores")).drop_columns("scored_at")
         for run in (finished_run, again)
     )
 
@@ -114,7 +115,7 @@ def test_own_timed_tables_run_without_code(timed_tables, tmp_path):
     interactions = Dataset.load(workspace.open("dataset").path).interactions.to_pylist()
     times = {name: [row["event_time"] for row in interactions if row["split"] == name] for name in ("train", "test")}
     assert max(times["train"]) < min(times["test"])
-    assert len(read_shards(workspace.open("scores").path, "scores")) == len(times["test"]) > 20
+    assert len(read_artifact(workspace.open("scores"))) == len(times["test"]) > 20
 
 
 def test_own_tables_without_times_are_split_by_user(timed_tables, tmp_path):

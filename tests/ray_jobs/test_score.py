@@ -9,12 +9,13 @@ from optirag_core.data.dataset import Dataset
 from optirag_core.data.schema import REQUESTS
 from optirag_core.data.splits import requests_for
 from optirag_core.engine.loading import load_llm
-from optirag_core.errors import ArtifactMismatch, DataError
+from optirag_core.errors import ArtifactMismatch, RunIncomplete
 from optirag_core.prompting.assembly import requests_from
+from optirag_core.runs.reader import read_artifact
 from ray_jobs.artifact_job import open_inputs
-from ray_jobs.evaluate import read_shards
 from ray_jobs.prompt_stage import open_assembler
-from ray_jobs.score import KINDS, open_scorer, plan_shards, score
+from ray_jobs.score import score
+from ray_jobs.shard_stages import KINDS, open_run, open_scorer
 
 pytestmark = pytest.mark.ray
 
@@ -23,7 +24,7 @@ def with_scoring(settings, **changes):
     return settings.model_copy(update={"scoring": settings.scoring.model_copy(update=changes)})
 
 
-def test_ray_gives_what_this_process_gives(finished_run):
+def test_ray_gives_what_this_process_gives(finished_run, tmp_path):
     inputs = open_inputs(finished_run, *KINDS)
     dataset = Dataset.load(inputs["dataset"].path)
     _, tokenizer = load_llm(inputs["llm"].path)
@@ -31,13 +32,16 @@ def test_ray_gives_what_this_process_gives(finished_run):
     requests = requests_for(dataset.interactions, "test")
     scorer = open_scorer(finished_run, inputs)
     expected = {}
-    for shard in plan_shards(requests.select(REQUESTS.names), finished_run.scoring.pairs_per_shard):
+    run = open_run(finished_run, inputs.workspace.latest("scores"))
+    shards = [run.requests(shard, tmp_path) for shard in run.plan().shards]
+    assert pa.concat_tables(shards).equals(requests.select(REQUESTS.names))
+    for shard in shards:
         assembled = assembler.assemble(requests_from(shard))
         scores = scorer.score([result.prompt.group for result in assembled])
         for user, result, pairs in zip(shard["user_id"].to_pylist(), assembled, scores, strict=True):
             expected |= {(user, item): pair for item, pair in zip(result.candidates, pairs, strict=True)}
 
-    rows = read_shards(Workspace(finished_run.workspace).open("scores").path, "scores").to_pylist()
+    rows = read_artifact(Workspace(finished_run.workspace).open("scores")).to_pylist()
 
     assert len(rows) == len(expected)
     for row in rows:
@@ -56,10 +60,10 @@ def test_odd_requests_are_scored_or_rejected_with_a_reason(finished_run, tmp_pat
 
     artifact = score(with_scoring(finished_run, requests=str(tmp_path / "requests.parquet"), max_reject_share=1.0))
 
-    [scored] = read_shards(artifact.path, "scores").to_pylist()
+    [scored] = read_artifact(artifact).to_pylist()
     assert (scored["user_id"], scored["item_id"], scored["cold_start"]) == ("stranger", item, True)
     assert scored["num_similar_users"] == 0
-    codes = {row["error_code"] for row in read_shards(artifact.path, "rejects").to_pylist()}
+    codes = {row["error_code"] for row in read_artifact(artifact, "rejects").to_pylist()}
     assert codes == {"unknown_item", "null_item", "duplicate_pair"}
 
 
@@ -71,7 +75,7 @@ def test_other_prompts_are_another_run(finished_run):
     after = score(shorter)
 
     assert after.version != before.version
-    old, new = (read_shards(run.path, "scores")["score"].to_pylist() for run in (before, after))
+    old, new = (read_artifact(run)["score"].to_pylist() for run in (before, after))
     assert len(old) == len(new) and old != new
     Workspace(finished_run.workspace).select("scores", before.version)
 
@@ -80,7 +84,9 @@ def test_too_many_rejects_write_nothing(finished_run, tmp_path):
     pq.write_table(pa.table({"user_id": ["u"], "item_ids": [["no such item"]]}), tmp_path / "requests.parquet")
     before = Workspace(finished_run.workspace).latest("scores")
 
-    with pytest.raises(DataError, match=r"1 of 1 pairs were rejected, more than scoring.max_reject_share 1.00%"):
+    with pytest.raises(
+        RunIncomplete, match=r"1 of 1 pairs were rejected, 1 of them as unknown_item[^%]*max_reject_share 1.00%"
+    ):
         score(with_scoring(finished_run, requests=str(tmp_path / "requests.parquet")))
 
     assert Workspace(finished_run.workspace).latest("scores") == before
@@ -91,14 +97,3 @@ def test_another_template_than_the_llm_was_tuned_on_is_refused(finished_run):
 
     with pytest.raises(ArtifactMismatch, match="was tuned on another prompt"):
         score(other)
-
-
-def test_shards_hold_whole_users_and_every_request_once():
-    lengths = [3, 1, 0, 7, 2, 2]
-    requests = pa.table({"user_id": [str(n) for n in range(6)], "item_ids": [["i"] * n for n in lengths]})
-
-    shards = plan_shards(requests, pairs_per_shard=4)
-
-    assert pa.concat_tables(shards).equals(requests)
-    # Pairs before each user: 0 3 4 4 11 13, so the users' shards are 0 0 1 1 2 3.
-    assert [shard["user_id"].to_pylist() for shard in shards] == [["0", "1"], ["2", "3"], ["4"], ["5"]]

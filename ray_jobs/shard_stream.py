@@ -1,0 +1,123 @@
+"""Shards -> receipts on Ray Data: one shard is one block through a stage on CPUs and a stage with the scorers.
+
+units    {shard: int}      the driver, a few bytes each
+build    shard -> table    a pool of CPU actors: what the scorers will need for the next shards
+score    table -> receipt  a pool of actors with a scorer each; they write the output, the driver sees receipts only
+"""
+
+import queue
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy
+
+from optirag_core.config import ScoringSettings
+from optirag_core.errors import ResourcesMissing, RunStalled
+from optirag_core.runs.attempts import Receipt
+from optirag_core.runs.plan import Shard
+from ray_jobs.run_board import RunBoard, stalled_stage
+
+RECEIPTS = pa.schema([("receipt", pa.binary())])
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A callable class, one instance per actor; `board=` is added to its arguments."""
+
+    of: type
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+def stream(shards: Sequence[Shard], build: Stage, score: Stage, options: ScoringSettings) -> Iterator[Receipt]:
+    """Finish shards, in the order in which they happen to be finished.
+
+    Raises:
+        ResourcesMissing: the cluster lacks what the actors ask for.
+        RunStalled: no shard was finished for `scoring.stall_timeout_s`.
+    """
+    check_resources(options)
+    board = RunBoard.remote()
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False  # the driver shows one for the pairs
+    context.target_max_block_size = None  # a shard stays one block, however large
+    units = [{"shard": shard.number} for shard in shards]
+    built = ray.data.from_items(units, override_num_blocks=len(units)).map_batches(
+        build.of, fn_constructor_kwargs={**build.arguments, "board": board},
+        compute=ActorPoolStrategy(size=options.num_prompt_actors), num_cpus=options.num_cpus_per_prompt_actor,
+        batch_size=None, batch_format="pyarrow",
+    )  # fmt: skip
+    receipts = built.map_batches(
+        score.of, fn_constructor_kwargs={**score.arguments, "board": board},
+        compute=ActorPoolStrategy(min_size=options.num_actors, max_size=options.max_actors or options.num_actors),
+        num_cpus=options.num_cpus_per_actor, num_gpus=options.num_gpus_per_actor or None,
+        accelerator_type=options.accelerator_type, memory=_bytes(options.memory_gib_per_actor),
+        batch_size=None, batch_format="pyarrow",
+    )  # fmt: skip
+    for block in _watched(receipts, options.stall_timeout_s, board):
+        for text in block["receipt"].to_pylist():
+            yield Receipt.from_json(text)
+
+
+def receipt_table(receipt: Receipt) -> pa.Table:
+    """What a score stage returns."""
+    return pa.table({"receipt": [receipt.to_json()]}, schema=RECEIPTS)
+
+
+def check_resources(options: ScoringSettings) -> None:
+    """
+    Raises:
+        ResourcesMissing: a resource is asked for that the cluster does not have, or not enough of it.
+    """
+    asked = {
+        "CPU": options.num_prompt_actors * options.num_cpus_per_prompt_actor
+        + options.num_actors * options.num_cpus_per_actor,
+        "GPU": options.num_actors * options.num_gpus_per_actor,
+        "memory": options.num_actors * (_bytes(options.memory_gib_per_actor) or 0),
+    }
+    if options.accelerator_type:
+        asked[f"accelerator_type:{options.accelerator_type}"] = 0.001
+    there = ray.cluster_resources()
+    for name, amount in asked.items():
+        if amount > there.get(name, 0.0):
+            raise ResourcesMissing(
+                f"{options.num_actors} scorers and {options.num_prompt_actors} prompt builders ask for {amount:g} of "
+                f"{name}, the cluster has {there.get(name, 0.0):g}: add nodes, or lower scoring.num_actors, "
+                "scoring.num_gpus_per_actor, scoring.num_cpus_per_actor or scoring.accelerator_type"
+            )
+
+
+def _watched(receipts: ray.data.Dataset, stall_timeout_s: float, board: ray.actor.ActorHandle) -> Iterator[pa.Table]:
+    """The blocks of a data set, each within its time."""
+    arrived: queue.SimpleQueue[pa.Table | BaseException | None] = queue.SimpleQueue()
+
+    def consume() -> None:
+        try:
+            for block in receipts.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+                arrived.put(block)
+            arrived.put(None)
+        except BaseException as error:  # noqa: BLE001 - handed to the driver's thread
+            arrived.put(error)
+
+    threading.Thread(target=consume, daemon=True, name="receipts").start()
+    while True:
+        try:
+            block = arrived.get(timeout=stall_timeout_s)
+        except queue.Empty:
+            raise RunStalled(
+                f"no shard was finished for {stall_timeout_s:g} s: {stalled_stage(board)}. Finished shards are kept: "
+                "run the same command again, with a larger scoring.stall_timeout_s where a shard may take so long"
+            ) from None
+        if block is None:
+            return
+        if isinstance(block, BaseException):
+            raise block
+        yield block
+
+
+def _bytes(gib: float | None) -> int | None:
+    return None if gib is None else int(gib * 2**30)
