@@ -1,11 +1,18 @@
 import importlib.util
 import json
+import random
 import threading
 
+import faiss
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from optirag_core.artifacts import MADE_BY, Workspace, version_of
 from optirag_core.errors import ArtifactCorrupt, ArtifactError, ArtifactMismatch, ArtifactMissing, StorageError
@@ -160,6 +167,43 @@ def test_a_bit_flipped_anywhere_in_a_manifest_never_passes_for_another_artifact(
             saved.manifest[key] for key in ("kind", "files", "config", "parents", "digest")
         ]
         path.write_bytes(intact)
+
+
+def test_500_random_damages_are_all_stopped_before_anything_is_parsed(tmp_path, workspace):
+    """Bits flipped and ends cut off, in the file formats of real artifacts and in the manifest itself."""
+    files = tmp_path / "real"
+    files.mkdir()
+    rng = np.random.default_rng(0)
+    pq.write_table(pa.table({"user_id": [f"u{row}" for row in range(300)], "p": rng.random(300)}), files / "a.parquet")
+    save_file({"weight": torch.from_numpy(rng.random((16, 16)))}, files / "model.safetensors")
+    index = faiss.IndexFlatIP(8)
+    index.add(rng.random((50, 8), dtype=np.float32))
+    faiss.write_index(index, str(files / "users.faiss"))
+    (files / "config.json").write_text('{"layers": [3, 4], "name": "Größe"}', encoding="utf-8")
+    path = save(workspace, files).path
+    damaged = sorted(file for file in path.rglob("*") if file.is_file())
+    assert len(damaged) == 5
+    draw = random.Random(0)
+    for _ in range(500):
+        file = draw.choice(damaged)
+        intact = file.read_bytes()
+        place = draw.randrange(len(intact))
+        if draw.random() < 0.3:
+            file.write_bytes(intact[:place])
+        else:
+            flip(file, place, bit=draw.randrange(8))
+        with pytest.raises(ArtifactError):
+            workspace.open("llm")
+        file.write_bytes(intact)
+    assert workspace.open("llm").version == "v1"
+
+
+def test_a_damaged_latest_names_no_artifact(workspace, saved):
+    for text in (b"", b"..", b"../llm/v1", b"v1\0", b"\xff\xfe", b"v1\nv2", b"w1"):
+        (saved.path.parent / "LATEST").write_bytes(text)
+        assert not workspace.has("llm")
+        with pytest.raises(ArtifactMissing):
+            workspace.open("llm")
 
 
 def test_an_artifact_of_another_parent_is_refused(workspace, files):

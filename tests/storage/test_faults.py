@@ -70,12 +70,12 @@ def test_everything_is_right_in_the_end(s3_endpoint, through, tmp_path, mode, ra
 
 
 def test_lasting_errors_do_not_use_up_the_retries(s3_endpoint, through):
-    """boto3 alone gives up here once a client's retry quota is gone, after some 300 requests."""
-    with FaultyProxy(s3_endpoint, mode="unavailable", rate=0.45, seed=1) as proxy, ThreadPoolExecutor(4) as threads:
-        storage = through(proxy)
+    """boto3 alone gives up here once a client's retry quota is gone, after some 160 requests."""
+    with FaultyProxy(s3_endpoint, mode="unavailable", rate=0.4, seed=1) as proxy, ThreadPoolExecutor(8) as threads:
+        storage = through(proxy, max_attempts=20)
         storage.write("file", b"x")
-        assert set(threads.map(storage.read, ["file"] * 600)) == {b"x"}
-    assert proxy.fired > 300
+        assert set(threads.map(storage.read, ["file"] * 400)) == {b"x"}
+    assert proxy.fired > 160
 
 
 @pytest.mark.parametrize("mode", ["truncate", "unavailable"])
