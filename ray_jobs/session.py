@@ -2,6 +2,9 @@
 
 import logging
 import os
+import signal
+import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -38,6 +41,8 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
             logging_level=logging.WARNING,
             log_to_driver=False,  # an error reaches the driver as an exception, everything else is in Ray's session log
         )
+    if threading.current_thread() is threading.main_thread():  # after ray.init, which sets a handler of its own
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         yield
     finally:

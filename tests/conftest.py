@@ -1,9 +1,12 @@
 """What tests of several packages share: the publishers' real files, small real tokenizers and models, an S3 server."""
 
+import json
 import os
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -11,9 +14,25 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from benchmarks.hardware import commit, hardware
 from tests.storage.server import s3_server
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--reliability", type=Path, help="write what the tests of faults counted into this JSON file")
+
+
+@pytest.fixture(scope="session")
+def reliability(request: pytest.FixtureRequest) -> Iterator[dict[str, dict[str, Any]]]:
+    """What the tests of faults count: name of a fault -> tried, lost, duplicated, hung and more."""
+    figures: dict[str, dict[str, Any]] = {}
+    yield figures
+    if file := request.config.getoption("--reliability"):
+        described = {"command": f"pytest -m slow --reliability {file}", "date": time.strftime("%Y-%m-%d")}
+        described |= {"hardware": hardware("cpu"), "commit": commit(), "faults": dict(sorted(figures.items()))}
+        file.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
 
 
 @pytest.fixture(scope="session", autouse=True)

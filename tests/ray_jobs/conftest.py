@@ -52,3 +52,7 @@ def finished_run(tmp_path_factory, local_ray) -> Settings:
     settings = tiny_settings(tmp_path_factory.mktemp("workspace"))
     pipeline(settings)
     return settings
+
+
+def with_scoring(settings: Settings, **changes: object) -> Settings:
+    return settings.model_copy(update={"scoring": settings.scoring.model_copy(update=changes)})

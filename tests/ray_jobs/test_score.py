@@ -16,12 +16,9 @@ from ray_jobs.artifact_job import open_inputs
 from ray_jobs.prompt_stage import open_assembler
 from ray_jobs.score import score
 from ray_jobs.shard_stages import KINDS, open_run, open_scorer
+from tests.ray_jobs.conftest import with_scoring
 
 pytestmark = pytest.mark.ray
-
-
-def with_scoring(settings, **changes):
-    return settings.model_copy(update={"scoring": settings.scoring.model_copy(update=changes)})
 
 
 def test_ray_gives_what_this_process_gives(finished_run, tmp_path):

@@ -1,0 +1,199 @@
+"""SIGKILL and SIGSTOP of the job's processes: what is there in the end is what an undisturbed run gives, to the byte.
+
+The full counts run with `--reliability FILE`; otherwise fewer of the same.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import psutil
+import pytest
+import yaml
+
+from optirag_core.errors import RunStalled
+from optirag_core.runs.reader import read_scores
+from ray_jobs.score import score
+from tests.ray_jobs.conftest import with_scoring
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+TIMEOUT_S = 240
+
+
+@pytest.fixture(scope="module")
+def settings(finished_run):
+    """A shard per user or two, so that a run has many moments."""
+    return with_scoring(finished_run, pairs_per_shard=1, lease_s=2.0)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(settings):
+    """The no-fault control."""
+    return content(settings, score(with_scoring(settings, run="undisturbed")).version)
+
+
+@pytest.fixture
+def many(request) -> Callable[[int, int], int]:
+    """So many faults in a full count, fewer else."""
+    full = request.config.getoption("--reliability") is not None
+    return lambda all_of_them, some: all_of_them if full else some
+
+
+def content(settings, run):
+    """Scores and rejects of a run, without the time of scoring."""
+    uri = f"{settings.workspace}/scores/{run}"
+    return read_scores(uri).drop_columns("scored_at"), read_scores(uri, kind="rejects")
+
+
+def receipts(settings, run):
+    with suppress(FileNotFoundError):
+        return len(os.listdir(f"{settings.workspace}/scores/{run}/receipts"))  # noqa: PTH208 - cheap, often
+    return 0
+
+
+def wait_for(condition, what):
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {TIMEOUT_S} s for {what}"
+        time.sleep(0.02)
+
+
+def scorers():
+    return [p for p in psutil.process_iter(["cmdline"]) if "ScorePrompts" in " ".join(p.info["cmdline"] or [])]
+
+
+def driver(settings, folder, run, num_cpus):
+    """A job of its own with a Ray of its own."""
+    config = folder / f"{run}.yaml"
+    config.write_text(yaml.safe_dump(settings.model_dump(mode="json")), encoding="utf-8")
+    command = [sys.executable, "-m", "ray_jobs.score", "--config", str(config)]
+    command += ["--scoring.run", run, "--ray.num_cpus", str(num_cpus)]
+    with (folder / f"{run}.log").open("a") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+
+def resumed(settings, folder, run, num_cpus):
+    """Whether the same command ends well, in time."""
+    process = driver(settings, folder, run, num_cpus)
+    try:
+        code = process.wait(TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        kill_all(process.pid)
+        return False
+    assert code == 0, (folder / f"{run}.log").read_text()[-3000:]
+    return True
+
+
+def kill_all(pid):
+    processes = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    return len(processes)
+
+
+def figures(settings, runs, undisturbed, tried, hung):
+    """What runs lost or doubled against the undisturbed one."""
+    expected = set(zip(*(undisturbed[0][name].to_pylist() for name in ("user_id", "item_id")), strict=True))
+    lost = duplicated = different = 0
+    for run in runs:
+        scores, rejects = content(settings, run)
+        found = list(zip(*(scores[name].to_pylist() for name in ("user_id", "item_id")), strict=True))
+        lost += len(expected - set(found))
+        duplicated += len(found) - len(set(found))
+        different += not (scores.equals(undisturbed[0]) and rejects.equals(undisturbed[1]))
+    return {"tried": tried, "lost": lost, "duplicated": duplicated, "different": different, "hung": hung}
+
+
+def test_killed_scorers_are_replaced(settings, undisturbed, reliability):
+    killed = []
+
+    def kill_five():
+        for number in range(5):
+            wait_for(lambda: receipts(settings, "actors") >= 8 * number + 3 and scorers(), "a scorer")  # noqa: B023
+            victim = next(p for p in scorers() if p.pid not in killed)
+            victim.kill()
+            killed.append(victim.pid)
+
+    killer = threading.Thread(target=kill_five)
+    killer.start()
+    score(with_scoring(settings, run="actors"))
+    killer.join()
+
+    counts = figures(settings, ["actors"], undisturbed, len(set(killed)), hung=0)
+    reliability["SIGKILL of a scorer actor"] = counts
+    assert counts == {"tried": 5, "lost": 0, "duplicated": 0, "different": 0, "hung": 0}
+
+
+@pytest.mark.parametrize("num_cpus", [2, 4])
+def test_a_killed_driver_is_resumed(settings, undisturbed, tmp_path, reliability, many, num_cpus):
+    runs = [f"driver-{num_cpus}-{number}" for number in range(many(5, 2))]
+    after_receipts = hung = 0
+    for number, run in enumerate(runs):
+        process, enough = driver(settings, tmp_path, run, num_cpus), 5 * number if number % 2 else 0
+        plan = f"{settings.workspace}/scores/{run}/plan.json"
+        wait_for(lambda: os.path.exists(plan) and receipts(settings, run) >= enough, "receipts")  # noqa: B023, PTH110
+        process.kill()
+        process.wait()
+        after_receipts += receipts(settings, run) > 0
+        assert not os.path.exists(f"{settings.workspace}/scores/{run}/manifest.json")  # noqa: PTH110 - the fault fired
+        hung += not resumed(settings, tmp_path, run, num_cpus)
+
+    counts = figures(settings, runs, undisturbed, len(runs), hung)
+    reliability[f"SIGKILL of the driver, num_cpus {num_cpus}"] = counts | {"after_the_first_receipt": after_receipts}
+    assert after_receipts >= len(runs) // 2
+    assert counts == {"tried": len(runs), "lost": 0, "duplicated": 0, "different": 0, "hung": 0}
+
+
+def test_all_processes_killed_at_once(settings, undisturbed, tmp_path, reliability, many):
+    runs = [f"all-{number}" for number in range(many(3, 1))]
+    hung = 0
+    for number, run in enumerate(runs):
+        process = driver(settings, tmp_path, run, 2)
+        wait_for(lambda: receipts(settings, run) >= 10 * number + 2, "receipts")  # noqa: B023
+        assert kill_all(process.pid) > 5  # driver, raylet, GCS, workers
+        process.wait()
+        hung += not resumed(settings, tmp_path, run, 2)
+
+    counts = figures(settings, runs, undisturbed, len(runs), hung)
+    reliability["SIGKILL of all Ray processes"] = counts
+    assert counts == {"tried": len(runs), "lost": 0, "duplicated": 0, "different": 0, "hung": 0}
+
+
+def test_sigterm_leaves_a_run_that_is_free_at_once(settings, undisturbed, tmp_path):
+    process = driver(with_scoring(settings, lease_s=60.0), tmp_path, "term", 2)
+    wait_for(lambda: receipts(settings, "term") >= 2, "receipts")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) != 0
+
+    started = time.monotonic()
+    assert resumed(with_scoring(settings, lease_s=60.0), tmp_path, "term", 2)
+    assert time.monotonic() - started < 60
+    assert content(settings, "term")[0].equals(undisturbed[0])
+
+
+def test_a_stalled_scorer_ends_the_run_by_name(settings, undisturbed):
+    stopped = []
+
+    def stop_one():
+        wait_for(lambda: receipts(settings, "stalled") >= 3 and scorers(), "a scorer")
+        stopped.extend(scorers())
+        for process in stopped:
+            process.suspend()
+
+    stopper = threading.Thread(target=stop_one)
+    stopper.start()
+    with pytest.raises(RunStalled, match=r"no shard was finished for 15 s: stage `score` is at shard \d+ since"):
+        score(with_scoring(settings, run="stalled", stall_timeout_s=15.0))
+    stopper.join()
+    for process in stopped:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+    score(with_scoring(settings, run="stalled"))
+    assert content(settings, "stalled")[0].equals(undisturbed[0])

@@ -1,0 +1,49 @@
+"""Drivers that die at any step, or race: every pair exactly once, nothing visible too early, nothing hangs."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytestmark = pytest.mark.slow
+READS = 10_000
+
+
+def crashes(uri: str, *options: str) -> dict:
+    command = [sys.executable, "-m", "tests.runs.crashes", "--uri", uri, *options]
+    finished = subprocess.run(command, check=False, capture_output=True, text=True, timeout=900)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    return json.loads(finished.stdout)
+
+
+def check(counts: dict, reliability: dict, place: str) -> None:
+    crashed, raced = counts["crashes"], counts["races"]
+    reliability[f"driver exits at a commit step, {place}"] = {"tried": crashed.pop("crashes"), "hung": 0, **crashed}
+    reliability[f"drivers race, {place}"] = {"tried": raced.pop("races"), "hung": 0, **raced}
+    assert counts["control_exit_code"] == 0
+    assert {name: crashed[name] for name in ("not_fired", "lost", "duplicated", "wrong", "early_visible")} == {
+        "not_fired": 0, "lost": 0, "duplicated": 0, "wrong": 0, "early_visible": 0,
+    }  # fmt: skip
+    assert crashed["slow_resumes"] == 0
+    assert raced["overlapping"] == 20
+    assert (raced["commits"], raced["refused"], raced["double_commits"]) == (20, raced["drivers"] - 20, 0)
+    assert (raced["lost"], raced["duplicated"], raced["wrong"], raced["failed"]) == (0, 0, 0, 0)
+
+
+def test_a_driver_may_die_at_any_step_on_a_local_disk(tmp_path, reliability):
+    counts = crashes(str(tmp_path), "--reads", str(READS))
+
+    assert counts["crashes"]["crashes"] >= 2 * 57 - 1  # each step and moment, and again before the commit
+    assert counts["crashes"]["reads"] >= READS
+    assert counts["crashes"]["partial_reads"] == 0
+    check(counts, reliability, "local")
+
+
+@pytest.mark.s3
+def test_a_driver_may_die_at_any_step_on_s3(s3_bucket, reliability):
+    counts = crashes(s3_bucket, "--reads", "100")
+
+    assert counts["crashes"]["crashes"] >= 2 * 38 - 1
+    assert counts["crashes"]["partial_reads"] == 0
+    check(counts, reliability, "S3")
