@@ -13,6 +13,7 @@ from typing import Any
 import boto3
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
+from botocore.exceptions import BotoCoreError
 
 from optirag_core.config import StorageSettings
 from optirag_core.errors import StorageError
@@ -26,9 +27,9 @@ from optirag_core.storage.s3_errors import (
     BrokenOff,
     Refused,
     cause_of,
-    is_answer,
     is_worth_another,
     refusal,
+    spent_retries,
 )
 
 
@@ -164,7 +165,9 @@ class S3Storage:
             )
             try:
                 opened = os.getpid(), boto3.session.Session().client("s3", config=config)
-            except ValueError:
+            except ValueError as error:
+                if isinstance(error, BotoCoreError):  # it says which setting
+                    raise
                 raise StorageError("AWS_ENDPOINT_URL is no URL: give http://host:port or https://host") from None
             self._opened = opened
         return opened[1]
@@ -180,7 +183,7 @@ class S3Storage:
                 return action(self._client())
             except BOTO_ERRORS as error:
                 cause = cause_of(error)
-                if not is_answer(cause):
+                if spent_retries(cause):
                     self._opened = None  # the next request gets a full quota
                 if attempt == self._settings.max_attempts or not is_worth_another(cause):
                     raise refusal(cause, f"{verb} {self._named(path)}") from None
@@ -189,4 +192,5 @@ class S3Storage:
 
 
 def _pause(attempt: int) -> None:
+    """Of random length, so that many actors do not come back at once."""
     time.sleep(random.random() * min(0.05 * 2**attempt, 2.0))

@@ -39,6 +39,8 @@ FAILURES: tuple[tuple[type[Exception], str], ...] = (
     (botocore_errors.CredentialRetrievalError, CREDENTIALS),
     (botocore_errors.TokenRetrievalError, CREDENTIALS),
     (botocore_errors.ProfileNotFound, f"AWS_PROFILE names no profile: {CREDENTIALS}"),
+    (botocore_errors.ConfigParseError, "AWS_CONFIG_FILE or ~/.aws/config cannot be read: correct it"),
+    (botocore_errors.InvalidRegionError, "AWS_REGION is no name of a region: correct it"),
     (botocore_errors.ParamValidationError, "this is no valid name of a bucket or file: correct the URI"),
     (botocore_errors.SSLError, "the server's certificate is refused: check AWS_CA_BUNDLE and AWS_ENDPOINT_URL"),
     (botocore_errors.ConnectionError, NETWORK),
@@ -81,12 +83,15 @@ def cause_of(error: Exception) -> Exception:
     return inner if isinstance(error, Boto3Error) and isinstance(inner, ClientError) else error
 
 
-def is_answer(error: Exception) -> bool:
-    """Whether the server said no, which another try would not change."""
-    return isinstance(error, ClientError) and _status(error) < 500 and _code(error) not in DOWN
+def spent_retries(error: Exception) -> bool:
+    """Whether boto3 tried several times before it, which costs its client's retry quota."""
+    if isinstance(error, ClientError):
+        return _status(error) >= 500 or _code(error) in DOWN
+    return isinstance(error, (botocore_errors.ConnectionError, botocore_errors.HTTPClientError))
 
 
 def is_worth_another(error: Exception) -> bool:
+    """Whether boto3 gave up before `storage.max_attempts`."""
     if isinstance(error, ClientError):
         return bool(error.response.get("ResponseMetadata", {}).get("RetryQuotaReached"))
     return isinstance(error, (BrokenOff, ResponseParserError, *TRANSFER))

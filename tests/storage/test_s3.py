@@ -71,6 +71,12 @@ def test_a_profile_that_is_none(s3_bucket, tmp_path, monkeypatch):
     assert "ProfileNotFound: AWS_PROFILE names no profile" in refused(s3_bucket, "read", tmp_path)[0]
 
 
+def test_a_region_that_is_none(s3_bucket, tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_REGION", "no region!")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "no region!")
+    assert "InvalidRegionError: AWS_REGION is no name of a region" in refused(s3_bucket, "read", tmp_path)[0]
+
+
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_a_bucket_that_is_not_there(s3_endpoint, tmp_path, operation):
     text, _ = refused("s3://no-such-bucket-anywhere/prefix", operation, tmp_path)
