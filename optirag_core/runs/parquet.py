@@ -1,7 +1,7 @@
 """One Parquet file of requests or pairs, read batch by batch; whatever is wrong with it stops with the file's name.
 
 Page checksums cover the values and nothing else, so what the footer and the pages' headers say is compared with what
-was read. Over every single bit of small files of 3 layouts that left no wrong row; see docs/inputs.md for what stays
+was read. Over every single bit of four small files that left no wrong row; see docs/inputs.md for what stays
 invisible.
 """
 
