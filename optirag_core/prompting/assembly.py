@@ -1,6 +1,5 @@
 """Requests -> prompts: histories, similar users and profiles meet the builder here, and bad pairs are set aside."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -11,6 +10,13 @@ from optirag_core.data.rows import Rows
 from optirag_core.errors import PromptTooLong
 from optirag_core.prompting.builder import Context, Prompt, PromptBuilder
 from optirag_core.prompting.history import Histories
+
+MAX_SHOWN = 100
+"""Characters of an id that a message shows."""
+
+
+Pair = tuple[str | None, str | None]
+"""user_id, item_id"""
 
 
 class Neighbour(Protocol):
@@ -26,7 +32,7 @@ class Neighbours(Protocol):
     def __contains__(self, user_id: str) -> bool:
         """Whether the user has training interactions."""
 
-    def similar_batch(self, user_ids: Sequence[str], k: int) -> list[list[Neighbour]]:
+    def similar_batch(self, user_ids: Sequence[str | None], k: int) -> list[list[Neighbour]]:
         """Up to k neighbours of each user, most similar first; none for a user without training interactions."""
 
 
@@ -34,8 +40,8 @@ class Neighbours(Protocol):
 class Request:
     """One user's candidates."""
 
-    user_id: str
-    item_ids: Sequence[str | None]
+    user_id: str | None
+    item_ids: Sequence[str | None] | None  # null as a whole: no pairs
     as_of: int | None = None  # microseconds since 1970, UTC
     as_of_position: int | None = None
 
@@ -78,27 +84,45 @@ class PromptAssembler:
         """Prompts of many requests; a pair that cannot be scored becomes a `Reject`, never an exception.
 
         Args:
+            requests: all those of a user come in one call, so that a pair asked twice is seen.
             similar: False leaves out the similar users, as for a user without training interactions.
         """
         number = self._num_similar_users if similar else 0
         found = self._neighbours.similar_batch([request.user_id for request in requests], number)
-        return [self._assemble(request, users) for request, users in zip(requests, found, strict=True)]
+        asked: set[Pair] = set()
+        return [self._assemble(request, users, asked) for request, users in zip(requests, found, strict=True)]
 
-    def _assemble(self, request: Request, similar_users: Sequence[Neighbour]) -> Assembled:
-        candidates, rejects = self._usable(request.item_ids)
+    def _assemble(self, request: Request, similar_users: Sequence[Neighbour], asked: set[Pair]) -> Assembled:
+        candidates, rejects = self._usable(request, asked)
         if request.as_of is not None and not self._histories.timed:  # ignoring it could show what came later
             reason = "the request has as_of, but not every interaction has an event_time: leave as_of null"
             rejects += [Reject(item_id, "as_of_without_times", reason) for item_id in candidates]
             candidates = []
-        prompt = None
-        if candidates:
-            try:
-                prompt = self._builder.build(self._context(request, candidates, similar_users), candidates)
-            except PromptTooLong as error:
-                rejects += [Reject(item_id, "prompt_too_long", str(error)) for item_id in candidates]
-                candidates = []
+        prompt, candidates, too_long = self._build(request, candidates, similar_users)
+        rejects += too_long
         cold_start = request.user_id not in self._neighbours
         return Assembled(prompt, candidates, rejects, similar_users, cold_start)
+
+    def _build(
+        self, request: Request, candidates: Sequence[str], similar_users: Sequence[Neighbour]
+    ) -> tuple[Prompt | None, Sequence[str], list[Reject]]:
+        """The prompt of as many candidates as fit; the longest are given up first, one length at a time."""
+        if not candidates:
+            return None, [], []
+        context = self._context(request, candidates, similar_users)
+        length = {item_id: self._builder.suffix_length(item_id) for item_id in candidates}
+        too_long: dict[str, str] = {}
+        while fitting := [item_id for item_id in candidates if item_id not in too_long]:
+            try:
+                prompt = self._builder.build(context, fitting)
+                break
+            except PromptTooLong as error:
+                longest = max(length[item_id] for item_id in fitting)
+                too_long |= {item_id: str(error) for item_id in fitting if length[item_id] == longest}
+        rejects = [
+            Reject(item_id, "prompt_too_long", too_long[item_id]) for item_id in candidates if item_id in too_long
+        ]
+        return prompt if fitting else None, fitting, rejects
 
     def _context(self, request: Request, candidates: Sequence[str], similar_users: Sequence[Neighbour]) -> Context:
         history = self._histories.of_target(
@@ -120,21 +144,28 @@ class PromptAssembler:
     def _profile(self, user_id: str) -> Mapping[str, Any]:
         return self._users.get(user_id) or self._users.blank(user_id)
 
-    def _usable(self, item_ids: Sequence[str | None]) -> tuple[list[str], list[Reject]]:
-        asked: Counter[str | None] = Counter()
+    def _usable(self, request: Request, asked: set[Pair]) -> tuple[list[str], list[Reject]]:
         candidates: list[str] = []
         rejects: list[Reject] = []
-        for item_id in item_ids:
-            asked[item_id] += 1
-            if item_id is None:
+        for item_id in request.item_ids or ():
+            pair = (request.user_id, item_id)
+            if request.user_id is None:
+                rejects.append(Reject(item_id, "null_user", "user_id is null"))
+            elif item_id is None:
                 rejects.append(Reject(item_id, "null_item", "item_id is null"))
-            elif asked[item_id] > 1:
-                rejects.append(Reject(item_id, "duplicate_pair", f"item {item_id!r} stands in the request before"))
+            elif pair in asked:
+                rejects.append(Reject(item_id, "duplicate_pair", f"item {_shown(item_id)} is asked of the user before"))
             elif not self._builder.knows(item_id):
-                rejects.append(Reject(item_id, "unknown_item", f"item {item_id!r} is not in the items table"))
+                rejects.append(Reject(item_id, "unknown_item", f"item {_shown(item_id)} is not in the items table"))
             else:
                 candidates.append(item_id)
+            asked.add(pair)
         return candidates, rejects
+
+
+def _shown(item_id: str) -> str:
+    """An id in a message; one of 1 MB stands in its own column already."""
+    return repr(item_id if len(item_id) <= MAX_SHOWN else f"{item_id[:MAX_SHOWN]}...")
 
 
 def requests_from(table: Any) -> list[Request]:

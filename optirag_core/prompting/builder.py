@@ -23,6 +23,9 @@ MIN_ENTRIES = 3
 FIRST_ENTRY, NEXT_ENTRY, LIST_END = PUNCTUATION = ("'", ", '", "]")
 """Around the entries of a history; a rating's piece closes the quotation."""
 
+RATINGS_COMPARED = (1.0, 2.0, 5.0)
+"""Against these the first token that tells a rating is found; three, as a template may show two ratings alike."""
+
 PROFILE_CACHE = 65_536
 """Most recent texts whose ids are kept; bounds memory where every user has a profile of its own."""
 
@@ -65,14 +68,16 @@ class PromptBuilder:
         self._template = PromptTemplate(settings)
         self._encoder = PieceEncoder(tokenizer)
         self._static = cache(lambda macro: self._encoder.encode(self._template.render(macro)))
-        self._text = lru_cache(PROFILE_CACHE)(self._encoder.encode)
-        self._item = cache(lambda item_id: self._text(self._template.render("item", items[item_id])))
-        self._candidate = cache(lambda item_id: self._text(self._template.render("candidate", items[item_id])))
+        self._text = lru_cache(PROFILE_CACHE)(self._encode_start)
+        self._item = cache(lambda item_id: self._rendered("item", items[item_id]))
+        self._candidate = cache(lambda item_id: self._rendered("candidate", items[item_id]))
         self._rating = cache(lambda rating: self._encoder.encode(self._template.render("rating", rating)))
         self._rank = cache(lambda number: self._encoder.encode(self._template.render("rank", number)))
         cue = self._template.render("answer_cue")
         self.answer_ids = self._encoder.answer_ids(cue, settings.answer_yes, settings.answer_no)
-        self._rating_offset = self._first_difference(1.0, 2.0)
+        self._rating_offset = cache(self._first_difference)
+        # A text of so many characters has more than max_tokens tokens: no prompt has room for it, whatever follows.
+        self._max_characters = (settings.max_tokens + 1) * self._encoder.longest_piece
 
     def knows(self, item_id: str) -> bool:
         """Whether the item can be shown or asked about."""
@@ -87,16 +92,20 @@ class PromptBuilder:
         Raises:
             PromptTooLong: prefix + longest suffix exceed `prompt.max_tokens` with everything droppable dropped.
         """
-        suffixes = [[*self._static("question"), *self._candidate(c), *self._static("answer_cue")] for c in candidates]
+        suffixes = [self._suffix(candidate) for candidate in candidates]
         room = self._settings.max_tokens - max(map(len, suffixes), default=0)
-        histories = [list(context.history), *(list(history) for _, history in context.similar)]
+        given = [context.history, *(history for _, history in context.similar)]
+        entries_before, users_before = sum(map(len, given)), len(context.similar)
+        fixed = [self._header_length(context, number) for number in range(len(given))]
+        # an entry that fills a prompt alone is in none: dropping in order it would take the older ones with it
+        limit = self._settings.max_tokens
+        histories = [[entry for entry in user if self._entry_length(entry) <= limit] for user in given]
         lengths = [[self._entry_length(entry) for entry in history] for history in histories]
-        fixed = [self._header_length(context, number) for number in range(len(histories))]
-        entries_before, users_before = sum(map(len, histories)), len(context.similar)
         _shorten(histories, lengths, fixed, room)
         if sum(map(sum, lengths)) + sum(fixed) > room:
+            user_id = str(context.user.get("user_id"))[:100]
             raise PromptTooLong(
-                f"prompt of user {context.user.get('user_id')!r} has {sum(map(sum, lengths)) + sum(fixed)} prefix "
+                f"prompt of user {user_id!r} has {sum(map(sum, lengths)) + sum(fixed)} prefix "
                 f"tokens at its shortest, {room} are left of prompt.max_tokens {self._settings.max_tokens}; raise it"
             )
         prefix, rating_positions = self._prefix(context, histories)
@@ -108,6 +117,20 @@ class PromptBuilder:
             num_dropped_users=users_before - (len(histories) - 1),
         )
 
+    def suffix_length(self, candidate: str) -> int:
+        """Tokens of the question about a known item."""
+        return len(self._suffix(candidate))
+
+    def _suffix(self, candidate: str) -> list[int]:
+        return [*self._static("question"), *self._candidate(candidate), *self._static("answer_cue")]
+
+    def _rendered(self, macro: str, value: Mapping[str, Any]) -> list[int]:
+        return self._text(self._template.render(macro, value)[: self._max_characters])
+
+    def _encode_start(self, text: str) -> list[int]:
+        """Ids of a text, or of as much of it as already exceeds every prompt; a title of 1 MB would take a second."""
+        return self._encoder.encode(text)[: self._settings.max_tokens + 1]
+
     def _prefix(self, context: Context, histories: Sequence[Sequence[Shown]]) -> tuple[list[int], list[int]]:
         ids, rating_positions = [*self._encoder.bos, *self._static("instruction")], []
         order = [*range(1, len(histories)), 0]  # similar users first, the target user last
@@ -115,17 +138,16 @@ class PromptBuilder:
             ids += self._header(context, number)
             for place, entry in enumerate(histories[number]):
                 ids += self._text(NEXT_ENTRY if place else FIRST_ENTRY) + self._item(entry.item_id)
-                rating_positions.append(len(ids) + self._rating_offset)
+                rating_positions.append(len(ids) + self._rating_offset(entry.rating))
                 ids += self._rating(entry.rating)
             ids += self._text(LIST_END)
         return ids, rating_positions
 
     def _header(self, context: Context, number: int) -> list[int]:
         if number == 0:
-            target = self._text(self._template.render("target_user", context.user))
-            return self._static("target_heading") + target
+            return self._static("target_heading") + self._rendered("target_user", context.user)
         heading = self._static("similar_heading") if number == 1 else []
-        user = self._text(self._template.render("similar_user", context.similar[number - 1][0]))
+        user = self._rendered("similar_user", context.similar[number - 1][0])
         return heading + self._rank(number) + user
 
     def _header_length(self, context: Context, number: int) -> int:
@@ -135,9 +157,19 @@ class PromptBuilder:
     def _entry_length(self, entry: Shown) -> int:
         return len(self._text(NEXT_ENTRY)) + len(self._item(entry.item_id)) + len(self._rating(entry.rating))
 
-    def _first_difference(self, one: float, other: float) -> int:
-        pairs = zip(self._rating(one), self._rating(other), strict=False)
-        return next((place for place, (a, b) in enumerate(pairs) if a != b), 0)
+    def _first_difference(self, rating: float) -> int:
+        """Place, in a rating's piece, of the first token that depends on the rating.
+
+        Of a rating that is several tokens ("10") it is the first of them.
+        """
+        piece = self._rating(rating)
+        others = [other for other in map(self._rating, RATINGS_COMPARED) if other != piece]
+        return min((_common_length(piece, other) for other in others), default=0)
+
+
+def _common_length(one: Sequence[int], other: Sequence[int]) -> int:
+    pairs = zip(one, other, strict=False)
+    return next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(one), len(other)) - 1)
 
 
 def _shorten(histories: list[list[Shown]], lengths: list[list[int]], fixed: list[int], room: int) -> None:

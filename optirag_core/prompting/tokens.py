@@ -27,6 +27,8 @@ class PieceEncoder:
             raise PromptError(f"{type(tokenizer).__name__} is no fast tokenizer: convert it to tokenizer.json first")
         backend.encode_special_tokens = True
         self._backend = backend
+        self.longest_piece = max(map(len, backend.get_vocab(with_added_tokens=True)))
+        """No token stands for more characters than this, unless it is the one for unknown text."""
         self.bos: list[int] = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
 
     def encode(self, text: str) -> list[int]:

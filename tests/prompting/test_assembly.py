@@ -24,6 +24,8 @@ from .conftest import interactions
 
 SETTINGS = PromptSettings(template="generic", max_tokens=10_000)
 PLANTED = "Planted Title"
+LONG = "endless " * 2**17
+"""1 MB."""
 TARGET = [("a", f"i{number}", 4, "train") for number in range(4)]
 SIMILAR = [("b", f"i{number}", 2, "train") for number in range(2, 7)]
 ANGLES = {"a": 0.0, "b": 0.1, "c": 0.3}
@@ -188,6 +190,80 @@ def test_too_long_a_prompt_rejects_all_its_pairs_and_no_others(byte_tokenizer):
     assert codes == [(None, "null_item"), ("q0", "prompt_too_long"), ("q1", "prompt_too_long")]
     assert "prompt.max_tokens 700" in results[0].rejects[1].error
     assert list(results[1].candidates) == ["q0"]
+
+
+def test_one_endless_candidate_costs_only_itself(byte_tokenizer):
+    rows = [*TARGET, ("b", LONG, 4, "train"), ("b", "x" * 2_500, 4, "train")]
+    settings = SETTINGS.model_copy(update={"max_tokens": 2_000})
+    tested = assembler(byte_tokenizer, rows, settings=settings)
+    [result] = tested.assemble([Request("a", ["q0", LONG, "q1", "x" * 2_500])])
+    [without] = tested.assemble([Request("a", ["q0", "q1"])])
+    assert result.prompt == without.prompt
+    assert list(result.candidates) == ["q0", "q1"]
+    codes = [(reject.item_id, reject.error_code) for reject in result.rejects]
+    assert codes == [(LONG, "prompt_too_long"), ("x" * 2_500, "prompt_too_long")]
+    assert max(len(reject.error) for reject in result.rejects) < 300
+
+
+def test_an_endless_title_in_a_history_is_dropped(byte_tokenizer):
+    rows = [*TARGET, ("a", LONG, 4, "train"), *SIMILAR, ("b", LONG, 4, "train")]
+    settings = SETTINGS.model_copy(update={"max_tokens": 2_000})
+    [result] = assembler(byte_tokenizer, rows, settings=settings).assemble([Request("a", ["q0"])])
+    [without] = assembler(byte_tokenizer, [*TARGET, *SIMILAR], settings=settings).assemble([Request("a", ["q0"])])
+    assert result.prompt.group == without.prompt.group
+    assert result.prompt.num_dropped_entries == 2
+
+
+def test_a_request_without_user_or_items(byte_tokenizer):
+    results = assembler(byte_tokenizer, TARGET).assemble([Request(None, ["q0", None, "q0"]), Request("a", None)])
+    assert [result.prompt for result in results] == [None, None]
+    assert [(reject.item_id, reject.error_code) for reject in results[0].rejects] == [
+        ("q0", "null_user"),
+        (None, "null_user"),
+        ("q0", "null_user"),
+    ]
+    assert list(results[1].rejects) == []
+
+
+def test_a_pair_asked_again_in_another_row_is_rejected(byte_tokenizer):
+    """Also where the first was refused for another reason; another user's is another pair."""
+    requests = [
+        Request("a", ["q0", "gone"]), Request("a", ["q0", "q1", "gone", None], as_of_position=2),
+        Request("b", ["q0"]), Request("a", ["q1"]),
+    ]  # fmt: skip
+    results = assembler(byte_tokenizer, TARGET).assemble(requests)
+    assert [list(result.candidates) for result in results] == [["q0"], ["q1"], ["q0"], []]
+    codes = [[(reject.item_id, reject.error_code) for reject in result.rejects] for result in results]
+    assert codes == [
+        [("gone", "unknown_item")],
+        [("q0", "duplicate_pair"), ("gone", "duplicate_pair"), (None, "null_item")],
+        [],
+        [("q1", "duplicate_pair")],
+    ]
+
+
+POISON = [
+    "", " ", "\x00", "a\x00b", "\n\n", "\U0001f600", "{{ 7 * 7 }}", "{% endmacro %}", "{{ user.__class__ }}", "***",
+    "</s>", "']", "../../etc/passwd", "\u202e", "\ufeff", "NULL", "%s%n", LONG,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("known", [True, False], ids=["known item", "unknown item"])
+@pytest.mark.parametrize("text", POISON, ids=lambda text: ascii(text[:20]))
+def test_odd_ids_and_titles_neither_crash_nor_touch_their_neighbours(byte_tokenizer, text, known):
+    rows = [*TARGET, *SIMILAR]
+    tested = assembler(byte_tokenizer, [*rows, (text, text, 4, "train")] if known else rows)
+    [odd, *good] = tested.assemble([Request(text, [text, "q0"]), Request("a", [text, "q0"]), Request("a", ["q1"])])
+    expected = assembler(byte_tokenizer, rows).assemble([Request("a", ["q0"]), Request("a", ["q1"])])
+    for result, clean in zip(good, expected, strict=True):
+        assert result.prompt.group.prefix == clean.prompt.group.prefix
+        assert result.prompt.group.suffixes[-1] == clean.prompt.group.suffixes[-1]
+    for result in (odd, good[0]):
+        assert [*result.candidates, *(reject.item_id for reject in result.rejects)].count(text) == 1
+        assert result.candidates[-1] == "q0"
+        codes = [reject.error_code for reject in result.rejects]
+        assert codes == ([] if known and text != LONG else ["prompt_too_long" if known else "unknown_item"])
+        assert all(len(reject.error) < 300 for reject in result.rejects)
 
 
 def test_a_time_of_request_needs_times(byte_tokenizer):

@@ -1,9 +1,12 @@
 import re
+import time
 
 import pytest
 from hypothesis import example, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from optirag_core.errors import PromptError, PromptTooLong
 from optirag_core.prompting.builder import MIN_ENTRIES, Context, PromptBuilder
@@ -202,6 +205,60 @@ def test_rating_positions_point_at_the_ratings(request, family, tokenizer):
     ratings = [entry.rating for entry in (*similar, *history)]
     tokens = [tokenizer.decode([prompt.group.prefix[position]]) for position in prompt.rating_positions]
     assert tokens == [f"{rating:.0f}" for rating in ratings]
+
+
+@pytest.fixture(scope="module")
+def merging_tokenizer() -> PreTrainedTokenizerFast:
+    """Knows " (10" and " (4.5" as one token each; the digits of other ratings follow " (" """
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    trainer = trainers.BpeTrainer(
+        special_tokens=["<s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    tokenizer.train_from_iterator([" yes", " no", *[" (rating 10", " (rating 4.5", " (rating "] * 5], trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>")
+
+
+def test_rating_positions_where_a_rating_is_several_tokens_or_part_of_one(merging_tokenizer, llama_tokenizer):
+    """10 in Llama's tokens begins as 1 does; in the other's it is one token with what stands before it."""
+    history = [Shown(f"i{place}", rating) for place, rating in enumerate([1.0, 10.0, 4.5, 5.0, 3.0, 0.0])]
+    expected = {
+        llama_tokenizer: ["1", "1", "4", "5", "3", "0"],
+        merging_tokenizer: ["1", "Ġ(ratingĠ10", "Ġ(ratingĠ4.5", "5", "3", "0"],
+    }
+    for tokenizer, tokens in expected.items():
+        builder = PromptBuilder(SETTINGS["generic"], tokenizer, numbered(9))
+        prompt = builder.build(Context(READER, history), ["i8"])
+        shown_at = [prompt.group.prefix[position] for position in prompt.rating_positions]
+        assert tokenizer.convert_ids_to_tokens(shown_at) == tokens
+
+
+ENDLESS = "An endless title " * 60_000
+"""1 MB."""
+
+
+@pytest.mark.parametrize("tokenizer", ["byte_tokenizer", "llama_tokenizer"])
+@pytest.mark.parametrize("title", [ENDLESS, "x" * 2**20, "\U0001f600" * 2**18], ids=["words", "one word", "emoji"])
+def test_a_title_of_a_megabyte_takes_no_time_and_no_room(request, tokenizer, title):
+    builder = PromptBuilder(
+        SETTINGS["generic"], request.getfixturevalue(tokenizer), {**numbered(9), "endless": item(title)}
+    )
+    started = time.perf_counter()
+    with pytest.raises(PromptTooLong):
+        builder.build(Context(READER, shown(1, 2)), ["endless"])
+    prompt = builder.build(Context(READER, [*shown(1, 2), Shown("endless", 3.0)]), ["i8"])
+    assert time.perf_counter() - started < 1.0
+    assert prompt.group == builder.build(Context(READER, shown(1, 2)), ["i8"]).group
+    assert prompt.num_dropped_entries == 1
+
+
+def test_only_what_cannot_fit_is_cut(byte_tokenizer):
+    """A title as long as the limit allows is encoded to its end."""
+    settings = SETTINGS["generic"].model_copy(update={"max_tokens": 3_000})
+    title = "y" * 2_000
+    builder = PromptBuilder(settings, byte_tokenizer, {"long": item(title)})
+    [suffix] = builder.build(Context(READER, []), ["long"]).group.suffixes
+    assert title in byte_tokenizer.decode(suffix)
 
 
 def cut(tokenizer, room, *, history, similar, num_candidates=1):

@@ -282,6 +282,19 @@ def test_a_hostile_file_runs_no_code(tmp_path, capsys):
     assert "ran" not in capsys.readouterr().out
 
 
+POISON = ["", " ", "\x00", "a\x00b", "\n", "\U0001f600", "{{ 7 * 7 }}", "../../etc/passwd", "x" * 2**20]
+
+
+@pytest.mark.parametrize("clustered", [True, False])
+def test_odd_ids_pass_unchanged(tmp_path, clustered):
+    order = POISON if clustered else [*POISON, *POISON]
+    pairs = [{"user_id": text, "item_id": text} for text in order]
+    found = rows_of(write(tmp_path / "pairs.parquet", pairs_table(pairs)), tmp_path)
+    copies = 1 if clustered else 2
+    assert {row["user_id"]: row["item_ids"] for row in found} == {text: [text] * copies for text in POISON}
+    assert len(found) == len(POISON)
+
+
 users = st.sampled_from(["a", "b", "c", "dd", "", "\x00", None])
 cells = st.tuples(
     users, st.sampled_from(["x", "y", None]), st.sampled_from([None, NOON]), st.sampled_from([None, 0, 5])
