@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from tqdm import tqdm
 
 from optirag_core import __version__
@@ -29,7 +30,9 @@ from optirag_core.data.schema import REQUESTS, require_columns
 from optirag_core.data.splits import requests_for
 from optirag_core.errors import ArtifactMismatch, ConfigError, DataError
 from optirag_core.evaluation.run_report import run_report
+from optirag_core.prompting.assembly import requests_from
 from optirag_core.prompting.template import PromptTemplate
+from optirag_core.retrieval.candidates import Candidates
 from optirag_core.runs.attempts import Receipt
 from optirag_core.runs.identity import RunIdentity
 from optirag_core.runs.plan import Shard, ShardPlan, plan_shards
@@ -38,7 +41,6 @@ from optirag_core.runs.run import drive
 from optirag_core.runs.totals import Totals
 from ray_jobs.artifact_job import Inputs, open_inputs
 from ray_jobs.command import run_job
-from ray_jobs.prompt_stage import prompt_config
 from ray_jobs.session import ray_session
 from ray_jobs.shard_stages import EXIT_POLICY, KINDS, BuildPrompts, ScorePrompts, open_run
 from ray_jobs.shard_stream import Stage, stream
@@ -93,13 +95,14 @@ def identity_of(
         artifacts: kind -> digest.
         requests: where the requests come from.
     """
-    scoring = settings.scoring
+    scoring, prompt = settings.scoring, settings.prompt.model_dump(mode="json", exclude={"template"})
     return RunIdentity.of(
         {
             "code_version": __version__,
             "requests": requests,
             "artifacts": artifacts,
-            **prompt_config(settings),
+            "prompt": {**prompt, "template": PromptTemplate(settings.prompt).digest},
+            "retriever": {"num_similar_users": settings.retriever.num_similar_users},
             "exits": settings.exits.model_dump(mode="json", include=EXIT_POLICY),
             "llm": {"dtype": settings.llm.dtype},
             "scoring": {
@@ -210,9 +213,7 @@ def _source(settings: Settings, inputs: Inputs, scratch: Path) -> Source:
         source = _from_dataset(settings, Dataset.load(inputs["dataset"].path))
     if options.all_items_top_k is None:
         return source
-    from optirag_core.retrieval.candidates import Candidates
-
-    candidates = Candidates.load(inputs["dataset"].path, inputs["retriever"].path)
+    candidates = Candidates.load(inputs["retriever"].path, Dataset.load(inputs["dataset"].path))
     filled = _with_candidates(source.tables, candidates, options.all_items_top_k)
     return Source(source.name, filled, {**source.identity, "all_items_top_k": options.all_items_top_k})
 
@@ -232,17 +233,22 @@ def _from_dataset(settings: Settings, dataset: Dataset) -> Source:
     return Source("the test split (dataset.min_history, dataset.split)", iter([table]), identity)
 
 
-def _with_candidates(tables: Iterator[pa.Table], candidates: Any, k: int) -> Iterator[pa.Table]:
+def _with_candidates(tables: Iterator[pa.Table], candidates: Candidates, k: int) -> Iterator[pa.Table]:
     """Requests whose users have no candidate list get the retriever's best items."""
+    field = REQUESTS.field("item_ids")
     for table in tables:
         for start in range(0, len(table), CANDIDATE_USERS):
             part = table.slice(start, CANDIDATE_USERS)
-            lists = part["item_ids"].to_pylist()
-            users = part["user_id"].to_pylist()
-            without = [row for row, items in enumerate(lists) if items is None and users[row] is not None]
-            for row, items in zip(without, candidates.top([users[row] for row in without], k), strict=True):
-                lists[row] = items
-            field = REQUESTS.field("item_ids")
+            without = part.filter(pc.is_null(part["item_ids"]))
+            asked = requests_from(without)
+            found = iter(
+                candidates.top(
+                    [request.user_id for request in asked], k,
+                    as_of=[request.as_of for request in asked],
+                    as_of_position=[request.as_of_position for request in asked],
+                )
+            )  # fmt: skip
+            lists = [next(found) if items is None else items for items in part["item_ids"].to_pylist()]
             yield part.set_column(part.column_names.index(field.name), field, pa.array(lists, field.type))
 
 

@@ -16,7 +16,7 @@ NUM_LAYERS = 5
 @pytest.fixture(scope="session", autouse=True)
 def local_ray():
     """Every job finds this Ray and leaves it alone."""
-    os.environ.update(LOCAL_ENVIRONMENT)
+    os.environ.update(LOCAL_ENVIRONMENT | {"RAY_metrics_report_interval_ms": "1000"})
     ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=200 * 2**20, log_to_driver=False)
     yield
     ray.shutdown()

@@ -1,6 +1,11 @@
 """Scoring through Ray: the same as in this process, and every odd request ends in a score or a reject."""
 
+import shutil
+from collections import Counter
+
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -9,9 +14,9 @@ from optirag_core.data.dataset import Dataset
 from optirag_core.data.schema import REQUESTS
 from optirag_core.data.splits import requests_for
 from optirag_core.engine.loading import load_llm
-from optirag_core.errors import ArtifactMismatch, RunIncomplete
+from optirag_core.errors import ArtifactMismatch, RunIncomplete, RunMismatch
 from optirag_core.prompting.assembly import requests_from
-from optirag_core.runs.reader import read_artifact
+from optirag_core.runs.reader import read_artifact, read_scores
 from ray_jobs.artifact_job import open_inputs
 from ray_jobs.prompt_stage import open_assembler
 from ray_jobs.score import score
@@ -52,16 +57,21 @@ def test_odd_requests_are_scored_or_rejected_with_a_reason(finished_run, tmp_pat
     rows = [
         {"user_id": "stranger", "item_ids": [item, "no such item", None, item]},
         {"user_id": "empty", "item_ids": []},
+        {"user_id": "nothing", "item_ids": None},
+        {"user_id": None, "item_ids": [item, None]},
+        {"user_id": "\0" * 1000, "item_ids": ["x" * 2**20, ""]},
+        {"user_id": "stranger", "item_ids": [item]},
     ]
     pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(list(REQUESTS)[:2])), tmp_path / "requests.parquet")
 
     artifact = score(with_scoring(finished_run, requests=str(tmp_path / "requests.parquet"), max_reject_share=1.0))
 
     [scored] = read_artifact(artifact).to_pylist()
+    assert artifact.metrics["scored"] + artifact.metrics["rejected"] == 9
     assert (scored["user_id"], scored["item_id"], scored["cold_start"]) == ("stranger", item, True)
     assert scored["num_similar_users"] == 0
     codes = {row["error_code"] for row in read_artifact(artifact, "rejects").to_pylist()}
-    assert codes == {"unknown_item", "null_item", "duplicate_pair"}
+    assert codes == {"unknown_item", "null_item", "null_user", "duplicate_pair"}
 
 
 def test_other_prompts_are_another_run(finished_run):
@@ -94,3 +104,108 @@ def test_another_template_than_the_llm_was_tuned_on_is_refused(finished_run):
 
     with pytest.raises(ArtifactMismatch, match="was tuned on another prompt"):
         score(other)
+
+
+CHANGES = {
+    "exits.threshold": 0.5,
+    "exits.criterion": "probability",
+    "exits.window": 2,
+    "exits.group_stop": 2,
+    "exits.frozen_prefix_after": 3,
+    "prompt.max_history": 3,
+    "prompt.max_similar_history": 2,
+    "prompt.max_tokens": 1500,
+    "retriever.num_similar_users": 1,
+    "llm.dtype": "bfloat16",
+    "scoring.pairs_per_shard": 7,
+    "scoring.max_tokens_in_flight": 8192,
+    "scoring.deterministic": True,
+    "scoring.compile_layers": True,
+    "scoring.max_requests": 5,
+    "scoring.requests": "FILE",
+    "scoring.all_items_top_k": 3,
+}
+NAMED_OTHERWISE = {
+    "scoring.max_requests": "requests.max_requests",
+    "scoring.requests": "requests.files.requests.parquet",
+    "scoring.all_items_top_k": "requests.all_items_top_k",
+}
+
+
+@pytest.fixture(scope="module")
+def named_run(finished_run):
+    settings = with_scoring(finished_run, run="named")
+    score(settings)
+    return settings
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_run_is_not_resumed_with_another_setting_or_input(named_run, tmp_path, name):
+    section, key = name.split(".")
+    value = CHANGES[name]
+    if value == "FILE":
+        value = str(tmp_path / "requests.parquet")
+        pq.write_table(pa.table({"user_id": ["u"], "item_ids": [["i"]]}), value)
+    changed = getattr(named_run, section).model_copy(update={key: value})
+
+    with pytest.raises(RunMismatch, match="scores/named was begun with") as caught:
+        score(named_run.model_copy(update={section: changed}))
+
+    assert NAMED_OTHERWISE.get(name, name) in str(caught.value)
+
+
+def test_a_run_is_not_resumed_with_another_llm(named_run, tmp_path):
+    workspace = Workspace(named_run.workspace)
+    before, heads = workspace.open("llm"), workspace.open("exit_heads")
+    shutil.copytree(before.path, tmp_path / "llm", ignore=shutil.ignore_patterns("manifest.json"))
+    other = workspace.save(
+        "llm", "other", tmp_path / "llm", config=before.manifest["config"] | {"seed": 1},
+        parents=before.manifest["parents"], metrics=before.metrics,
+    )  # fmt: skip
+    shutil.copytree(heads.path, tmp_path / "heads", ignore=shutil.ignore_patterns("manifest.json"))
+    workspace.save(
+        "exit_heads", "other", tmp_path / "heads", config=heads.manifest["config"],
+        parents=heads.manifest["parents"] | {"llm": other.digest}, metrics=heads.metrics,
+    )  # fmt: skip
+
+    with pytest.raises(RunMismatch, match=r"artifacts\.exit_heads = .*artifacts\.llm"):
+        score(named_run)
+
+    workspace.select("llm", before.version)
+    workspace.select("exit_heads", heads.version)
+
+
+def test_users_without_candidates_get_the_retrievers_best(finished_run, tmp_path):
+    dataset = Dataset.load(Workspace(finished_run.workspace).open("dataset").path)
+    [known] = dataset.interactions.filter(pc.equal(dataset.interactions["split"], "train"))["user_id"][:1].to_pylist()
+    rows = [{"user_id": known}, {"user_id": "stranger"}, {"user_id": "zoe", "item_ids": [dataset.items["item_id"][0]]}]
+    pq.write_table(pa.Table.from_pylist(rows, schema=REQUESTS), tmp_path / "requests.parquet")
+
+    artifact = score(with_scoring(finished_run, requests=str(tmp_path / "requests.parquet"), all_items_top_k=4))
+
+    counts = Counter(read_artifact(artifact)["user_id"].to_pylist())
+    assert counts == {known: 4, "stranger": 4, "zoe": 1}
+
+
+def test_pairs_in_any_order_are_scored_like_requests(finished_run, named_run, tmp_path):
+    requests = requests_for(Dataset.load(Workspace(finished_run.workspace).open("dataset").path).interactions, "test")
+    pairs = pa.table(
+        {
+            "user_id": requests["user_id"].take(pc.list_parent_indices(requests["item_ids"])),
+            "item_id": pc.list_flatten(requests["item_ids"]),
+            "as_of_position": requests["as_of_position"].take(pc.list_parent_indices(requests["item_ids"])),
+        }
+    )
+    shuffled = pairs.take(np.random.default_rng(0).permutation(len(pairs)))
+    for number in (0, 1):
+        part = shuffled.slice(60 * number, None if number else 60)
+        pq.write_table(part, tmp_path / f"pairs-{number}.parquet")
+
+    artifact = score(with_scoring(finished_run, requests=str(tmp_path)))
+
+    order = [("user_id", "ascending"), ("item_id", "ascending")]
+    columns = ["user_id", "item_id", "score"]
+    by_pairs = read_artifact(artifact).select(columns).sort_by(order)
+    by_requests = read_scores(f"{finished_run.workspace}/scores/named").select(columns).sort_by(order)
+    assert by_pairs.drop_columns("score").equals(by_requests.drop_columns("score"))
+    assert by_pairs["score"].to_pylist() == pytest.approx(by_requests["score"].to_pylist(), abs=1e-5)

@@ -1,0 +1,123 @@
+"""The stream of shards on Ray: what it asks of a cluster, what ends it, what it tells Prometheus."""
+
+import os
+import subprocess
+import sys
+import threading
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import ray
+from benchmarks.stubs import StubBuild, StubScore, stub_run
+
+from optirag_core.config import ScoringSettings
+from optirag_core.errors import ResourcesMissing, ShardFailed
+from optirag_core.runs.plan import plan_shards
+from optirag_core.runs.run import drive
+from ray_jobs.score import score
+from ray_jobs.shard_stream import Stage, stream
+from tests.ray_jobs.conftest import with_scoring
+from tests.runs.small import PARENTS, identity, small_requests
+
+pytestmark = pytest.mark.ray
+ACCELERATED = """
+import sys
+import ray
+from tests.ray_jobs.test_shard_stream import Placed, run_stubs
+ray.init(address="local", num_cpus=2, num_gpus=2, resources={"accelerator_type:A100": 1}, include_dashboard=False,
+         object_store_memory=100 * 2**20, log_to_driver=False)
+run_stubs(sys.argv[1], Placed, num_gpus_per_actor=1, num_cpus_per_actor=0, accelerator_type="A100")
+"""
+
+
+class Poisoned(StubScore):
+    """Shard 1 ends whatever process scores it."""
+
+    def __call__(self, prompts):
+        if prompts["shard"][0].as_py() == 1:
+            from ray_jobs.run_board import noted
+
+            with noted(self._board, "score", 1):
+                os._exit(1)
+        return super().__call__(prompts)
+
+
+class Placed(StubScore):
+    """Scores only where it has its GPU."""
+
+    def __call__(self, prompts):
+        assert len(ray.get_gpu_ids()) == 1
+        return super().__call__(prompts)
+
+
+def run_stubs(workspace, scorer, **options):
+    """A run of stub stages: 4 shards."""
+    run, folder = stub_run(workspace, "night"), Path(workspace) / "plan"
+    plan = plan_shards([small_requests()], 4, folder)
+    build = Stage(StubBuild, {"workspace": workspace, "run": run.name, "prompt_tokens": 10})
+    score = Stage(scorer, {"workspace": workspace, "run": run.name, "seconds_per_pair": 0.0})
+    settings = ScoringSettings(**options)
+    return drive(
+        run, identity(plan), plan, folder, lambda shards: stream(shards, build, score, settings),
+        parents=PARENTS, lease_s=1.0, max_reject_share=1.0,
+    )  # fmt: skip
+
+
+def test_stages_that_only_pretend_to_score_finish_a_run(tmp_path):
+    assert run_stubs(str(tmp_path), StubScore)["metrics"]["scored"] == 24
+
+
+def test_a_shard_that_kills_every_scorer_ends_the_run_by_name(tmp_path):
+    with pytest.raises(ray.exceptions.RayError) as caught:
+        run_stubs(str(tmp_path), Poisoned)
+
+    assert isinstance(caught.value.cause, ShardFailed)
+    assert "shard 1 ended 3 processes of stage `score`" in str(caught.value.cause)
+    assert run_stubs(str(tmp_path), StubScore)["metrics"]["scored"] == 24
+
+
+@pytest.mark.parametrize(
+    ("options", "lacking"),
+    [
+        ({"num_gpus_per_actor": 1, "accelerator_type": "A100"}, "1 of GPU, the cluster has 0"),
+        ({"accelerator_type": "A100"}, r"0\.001 of accelerator_type:A100, the cluster has 0"),
+        ({"num_actors": 50}, r"25\.5 of CPU, the cluster has 2"),
+        ({"memory_gib_per_actor": 4096}, "of memory, the cluster has"),
+    ],
+)
+def test_what_the_cluster_lacks_is_named_before_the_first_shard(finished_run, options, lacking):
+    with pytest.raises(ResourcesMissing, match=lacking):
+        score(with_scoring(finished_run, run="lacking", **options))
+
+
+@pytest.mark.slow
+def test_scorers_are_placed_on_the_accelerator_asked_for(tmp_path):
+    finished = subprocess.run(
+        [sys.executable, "-c", ACCELERATED, str(tmp_path)], check=False, capture_output=True, text=True, timeout=180
+    )
+
+    assert finished.returncode == 0, finished.stderr[-3000:]
+
+
+def test_prometheus_sees_pairs_and_exit_layers(finished_run):
+    seen, done = [""], threading.Event()
+
+    def scrape():
+        [node] = ray.nodes()
+        url = f"http://127.0.0.1:{node['MetricsExportPort']}/metrics"
+        while not done.wait(0.5):
+            with suppress(OSError), urllib.request.urlopen(url, timeout=5) as answer:
+                text = answer.read().decode()
+                seen[0] = text if "optirag_pairs" in text else seen[0]
+
+    scraper = threading.Thread(target=scrape)
+    scraper.start()
+    score(with_scoring(finished_run, run="metrics", pairs_per_shard=1))
+    done.set()
+    scraper.join()
+
+    for name in ("ray_optirag_pairs", "ray_optirag_exit_layer", "ray_optirag_shard_seconds"):
+        assert name in seen[0]
+    assert 'outcome="scored"' in seen[0]
