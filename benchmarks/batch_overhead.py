@@ -1,0 +1,198 @@
+"""The whole batch job on one scorer actor beside the bare engine on the same shards, in turns."""
+
+import itertools
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from benchmarks.stub_job import receipt_times
+from optirag_core.config import Settings, settings_from
+from optirag_core.data.dataset import Dataset
+from optirag_core.data.schema import REQUESTS
+from optirag_core.engine.groups import UserGroup
+from optirag_core.engine.loading import load_llm
+from optirag_core.prompting.assembly import requests_from
+from optirag_core.runs.plan import ShardPlan, plan_shards
+from ray_jobs.artifact_job import open_inputs
+from ray_jobs.prepare_data import prepare_data
+from ray_jobs.prompt_stage import open_assembler
+from ray_jobs.score import score
+from ray_jobs.session import ray_session
+from ray_jobs.shard_stages import KINDS, open_run, open_scorer
+from ray_jobs.train_exit_heads import train_exit_heads
+from ray_jobs.train_retriever import train_retriever
+from ray_jobs.tune_llm import tune_llm
+
+
+@dataclass(frozen=True)
+class OverheadWork:
+    """The model, the requests and how often."""
+
+    hidden_size: int
+    num_layers: int
+    users: int
+    ratings_per_user: float
+    candidates: tuple[int, int]  # of a user: at least, at most
+    pairs_per_shard: int
+    max_history: int
+    turns: Mapping[int, int]  # threads of torch -> jobs
+    seed: int = 0
+
+
+def run_overhead(work: OverheadWork) -> dict[str, Any]:
+    """Bare, job, bare, job, bare: every job is judged by the bare runs before and after it."""
+    with tempfile.TemporaryDirectory(prefix="optirag-") as folder:
+        settings = _prepared(work, Path(folder))
+        rows = [_row(settings, threads, turns, Path(folder)) for threads, turns in work.turns.items()]
+    return {"work": asdict(work), "rows": rows}
+
+
+class Bare:
+    """The engine in this process, on the shards' prompts."""
+
+    def __init__(self, settings: Settings, folder: Path) -> None:
+        inputs = open_inputs(settings, *KINDS)
+        _, tokenizer = load_llm(inputs["llm"].path)
+        assembler, _ = open_assembler(settings, Dataset.load(inputs["dataset"].path), inputs["retriever"], tokenizer)
+        self.plan = plan_shards(
+            [pq.read_table(settings.scoring.requests)], settings.scoring.pairs_per_shard, folder / "shards"
+        )
+        started = time.perf_counter()
+        self.shards = [
+            [assembled.prompt.group for assembled in assembler.assemble(requests_from(table))]
+            for table in (pq.read_table(folder / shard.file) for shard in self.plan.shards)
+        ]
+        self.build_seconds = time.perf_counter() - started
+        self._scorer = open_scorer(settings, inputs)
+
+    def run(self) -> list[float]:
+        """Seconds of each shard."""
+        return [self._seconds(groups) for groups in self.shards]
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(g.prefix) + sum(map(len, g.suffixes)) for groups in self.shards for g in groups)
+
+    def _seconds(self, groups: list[UserGroup]) -> float:
+        started = time.perf_counter()
+        self._scorer.score(groups)
+        return time.perf_counter() - started
+
+
+def _row(settings: Settings, threads: int, turns: int, folder: Path) -> dict[str, Any]:
+    """Both on so many threads of torch."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    bare = Bare(settings, folder)
+    bares, jobs = [bare.run()], []
+    for turn in range(turns):
+        jobs.append(_job(settings, threads, turn, bare.plan))
+        bares.append(bare.run())
+        print(json.dumps({"threads": threads, "bare": bares[-2:], "job": jobs[-1]}), flush=True)
+    torch.set_num_threads(before)
+    shards = bare.plan.shards
+    steady_pairs = sum(shard.pairs for shard in shards[1:])
+    rates = [steady_pairs / sum(seconds[1:]) for seconds in bares]
+    whole = [bare.plan.pairs / sum(seconds) for seconds in bares]
+    neighbours = list(itertools.pairwise(zip(rates, whole, strict=True)))
+    ratios = [2 * job["steady_pairs_per_s"] / (a[0] + b[0]) for job, (a, b) in zip(jobs, neighbours, strict=True)]
+    whole_ratios = [2 * job["whole_pairs_per_s"] / (a[1] + b[1]) for job, (a, b) in zip(jobs, neighbours, strict=True)]
+    return {
+        "threads": threads,
+        "shards": len(shards),
+        "pairs": bare.plan.pairs,
+        "tokens": bare.tokens,
+        "build_seconds": bare.build_seconds,
+        "bare_seconds_per_shard": bares,
+        "bare_steady_pairs_per_s": rates,
+        "jobs": jobs,
+        "ratio": statistics.median(ratios),
+        "ratios": ratios,
+        "whole_ratio": statistics.median(whole_ratios),
+        "whole_ratios": whole_ratios,
+    }
+
+
+def _job(settings: Settings, threads: int, turn: int, plan: ShardPlan) -> dict[str, Any]:
+    """`ray_jobs.score.score` from its call to its commit; steady: from the first receipt to the last."""
+    name = f"threads-{threads}-{turn}"
+    scoring = settings.scoring.model_copy(update={"run": name})
+    ray = settings.ray.model_copy(update={"torch_threads": threads})
+    settings = settings.model_copy(update={"scoring": scoring, "ray": ray})
+    started = time.perf_counter()
+    artifact = score(settings)
+    seconds = time.perf_counter() - started
+    run = open_run(settings, name)
+    if run.plan().digest != plan.digest:
+        raise RuntimeError(f"run {name} has other shards than the bare engine")
+    times = receipt_times(run)
+    receipts = run.receipts(plan)
+    in_scorer = sum(receipts[shard.number].figures["scorer_seconds"] for shard in plan.shards[1:])
+    steady = float(times[-1] - times[0])
+    return {
+        "committed_pairs": artifact.metrics["scored"],
+        "rejected_pairs": artifact.metrics["rejected"],
+        "whole_seconds": seconds,
+        "steady_seconds": steady,
+        "receipt_seconds": np.diff(times).tolist(),
+        "share_in_scorer": in_scorer / steady,  # of the actor's time, the engine's own
+        "steady_pairs_per_s": sum(shard.pairs for shard in plan.shards[1:]) / steady,
+        "whole_pairs_per_s": plan.pairs / seconds,
+    }
+
+
+def _prepared(work: OverheadWork, folder: Path) -> Settings:
+    """Settings of a workspace with everything that scoring needs, and requests."""
+    settings = settings_from(
+        {
+            "workspace": str(folder / "workspace"),
+            "seed": work.seed,
+            "dataset": {
+                "source": "synthetic",
+                "like_threshold": 5,
+                "synthetic": {
+                    "num_users": work.users, "num_books": 400, "mean_ratings_per_user": work.ratings_per_user,
+                },
+            },
+            "retriever": {"max_epochs": 2},
+            "prompt": {
+                "template": "books", "max_history": work.max_history, "max_similar_history": work.max_history,
+            },
+            "llm": {
+                "shape": {
+                    "hidden_size": work.hidden_size, "intermediate_size": work.hidden_size * 8 // 3,
+                    "num_layers": work.num_layers, "num_heads": work.hidden_size // 32, "vocab_size": 1024,
+                },
+                "max_steps": 3,  # what the LLM answers does not matter here
+            },
+            "exits": {"layers": [work.num_layers - 1], "epochs": 1, "criterion": "none"},
+            "scoring": {"pairs_per_shard": work.pairs_per_shard, "requests": str(folder / "requests.parquet")},
+            "ray": {"train_workers": 0},
+        }
+    )  # fmt: skip
+    with ray_session(settings.ray):
+        for stage in (prepare_data, train_retriever, tune_llm, train_exit_heads):
+            stage(settings)
+    dataset = Dataset.load(open_inputs(settings, "dataset")["dataset"].path)
+    pq.write_table(_requests(dataset, work), folder / "requests.parquet")
+    return settings
+
+
+def _requests(dataset: Dataset, work: OverheadWork) -> pa.Table:
+    rng, least, most = np.random.default_rng(work.seed), *work.candidates
+    items = np.array(dataset.items["item_id"].to_pylist())
+    rows = [
+        {"user_id": user, "item_ids": rng.choice(items, rng.integers(least, most + 1), replace=False).tolist()}
+        for user in dataset.users["user_id"].to_pylist()
+    ]
+    return pa.Table.from_pylist(rows, schema=REQUESTS)
