@@ -21,7 +21,7 @@ from optirag_core.runs.run import Run
 from optirag_core.runs.totals import counted
 from optirag_core.storage.base import open_storage
 from ray_jobs.run_board import noted
-from ray_jobs.shard_stream import receipt_table
+from ray_jobs.shard_stream import receipt_row, shard_row, shard_table
 
 
 class StubBuild:
@@ -39,14 +39,14 @@ class StubBuild:
             requests = self._run.requests(self._shards[number], Path(scratch))
         rows, tokens = len(requests), self._prompt_tokens
         offsets = np.arange(rows + 1, dtype=np.int32) * tokens
-        return pa.table(
+        table = pa.table(
             {
-                "shard": pa.array(np.full(rows, number, np.int32)),
                 "user_id": requests["user_id"],
                 "item_ids": requests["item_ids"],
                 "prefix": pa.ListArray.from_arrays(offsets, np.zeros(rows * tokens, np.int32)),
             }
         )
+        return shard_row(number, table)
 
 
 class StubScore:
@@ -58,11 +58,11 @@ class StubScore:
         self._seconds_per_pair = seconds_per_pair
         self._board = board
 
-    def __call__(self, prompts: pa.Table) -> pa.Table:
-        number = prompts["shard"][0].as_py()
+    def __call__(self, row: pa.Table) -> pa.Table:
+        number, prompts = shard_table(row)
         with noted(self._board, "score", number):
             receipt = read_receipt(self._run.storage, self._run.folder, number)
-            return receipt_table(receipt or self._finish(number, prompts))
+            return receipt_row(receipt or self._finish(number, prompts))
 
     def _finish(self, number: int, prompts: pa.Table) -> Receipt:
         users, items = asked_pairs(prompts)

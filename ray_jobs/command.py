@@ -13,6 +13,7 @@ from ray.train import TrainingFailedError
 
 from optirag_core.config import ALIASES, Settings, load_settings
 from optirag_core.errors import ConfigError, OptiragError
+from ray_jobs.session import own_error
 
 EXIT_CODE = 2
 QUIET_LOGGERS = ("ray", "ray.data", "ray.train", "matplotlib", "faiss.loader")
@@ -36,7 +37,7 @@ def run_job(job: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
     except OptiragError as error:
         _stop(error)
     except (RayError, TrainingFailedError) as error:
-        own = _own_error(error)
+        own = own_error(error)
         if own is None:
             raise
         _stop(own)
@@ -45,14 +46,6 @@ def run_job(job: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
 def _stop(error: OptiragError) -> NoReturn:
     print(f"{type(error).__name__}: {error}", file=sys.stderr)
     raise SystemExit(EXIT_CODE) from None
-
-
-def _own_error(error: BaseException | None) -> OptiragError | None:
-    """The `OptiragError` that a worker raised, out of what Ray wrapped it in."""
-    if error is None or isinstance(error, OptiragError):
-        return error
-    inner = [error.__cause__, getattr(error, "cause", None), *getattr(error, "worker_failures", {}).values()]
-    return next(filter(None, map(_own_error, inner)), None)
 
 
 def parse(

@@ -1,4 +1,4 @@
-"""The Ray that a job runs on: a local one that the job starts and shuts down, or the cluster's."""
+"""The Ray that a job runs on, a local one that the job starts and shuts down or the cluster's, and its errors."""
 
 import logging
 import os
@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import ray
 
 from optirag_core.config import RaySettings
+from optirag_core.errors import OptiragError
 
 MIB = 2**20
 
@@ -47,3 +48,11 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def own_error(error: BaseException | None) -> OptiragError | None:
+    """The `OptiragError` that a worker raised, out of what Ray wrapped it in."""
+    if error is None or isinstance(error, OptiragError):
+        return error
+    inner = [error.__cause__, getattr(error, "cause", None), *getattr(error, "worker_failures", {}).values()]
+    return next(filter(None, map(own_error, inner)), None)

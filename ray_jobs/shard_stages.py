@@ -36,7 +36,7 @@ from optirag_core.storage.base import open_storage
 from ray_jobs.artifact_job import Inputs, open_inputs
 from ray_jobs.prompt_stage import open_assembler
 from ray_jobs.run_board import noted
-from ray_jobs.shard_stream import receipt_table
+from ray_jobs.shard_stream import receipt_row, shard_row, shard_table
 
 log = logging.getLogger(__name__)
 KINDS = ("dataset", "retriever", "llm", "exit_heads")
@@ -45,7 +45,6 @@ TOKENS = pa.list_(pa.int32())
 ORIGIN = [REQUESTS.field(name) for name in ("user_id", "as_of", "as_of_position")]
 PROMPTS = pa.schema(
     [
-        ("shard", pa.int32()),
         *ORIGIN,
         ("prefix", TOKENS),
         ("suffixes", pa.list_(TOKENS)),
@@ -75,9 +74,9 @@ class BuildPrompts:
     def __call__(self, unit: pa.Table) -> pa.Table:
         [number] = unit["shard"].to_pylist()
         with noted(self._board, "build", number), tempfile.TemporaryDirectory(prefix="optirag-") as scratch:
-            return self._prompts(number, self._run.requests(self._shards[number], Path(scratch)))
+            return shard_row(number, self._prompts(self._run.requests(self._shards[number], Path(scratch))))
 
-    def _prompts(self, shard: int, requests: pa.Table) -> pa.Table:
+    def _prompts(self, requests: pa.Table) -> pa.Table:
         rows = []
         for origin, assembled in zip(
             requests.select([field.name for field in ORIGIN]).to_pylist(),
@@ -88,7 +87,6 @@ class BuildPrompts:
             rows.append(
                 origin
                 | {
-                    "shard": shard,
                     "prefix": prompt.group.prefix if prompt else [],
                     "suffixes": prompt.group.suffixes if prompt else [],
                     "item_ids": assembled.candidates,
@@ -120,8 +118,8 @@ class ScorePrompts:
         self._board = board
         self._meters = Meters([*loaded.exits.layers])
 
-    def __call__(self, prompts: pa.Table) -> pa.Table:
-        number = prompts["shard"][0].as_py()
+    def __call__(self, row: pa.Table) -> pa.Table:
+        number, prompts = shard_table(row)
         with noted(self._board, "score", number):
             # A retry after the receipt was written, or another driver's work: nothing is left to do.
             receipt = read_receipt(self._run.storage, self._run.folder, number)
@@ -130,7 +128,7 @@ class ScorePrompts:
             except torch.AcceleratorError:  # the process's CUDA context is dead: a retry in it would fail as well
                 log.exception("shard %d: this process ends, another one takes the shard", number)
                 os._exit(1)
-        return receipt_table(receipt)
+        return receipt_row(receipt)
 
     def _finish(self, number: int, prompts: pa.Table) -> Receipt:
         started = time.perf_counter()

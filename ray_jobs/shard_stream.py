@@ -21,7 +21,9 @@ from optirag_core.errors import ResourcesMissing, RunStalled
 from optirag_core.runs.attempts import Receipt
 from optirag_core.runs.plan import Shard
 from ray_jobs.run_board import RunBoard, stalled_stage
+from ray_jobs.session import own_error
 
+SHARDS = pa.schema([("shard", pa.int32()), ("table", pa.large_binary())])
 RECEIPTS = pa.schema([("receipt", pa.binary())])
 
 
@@ -39,31 +41,49 @@ def stream(shards: Sequence[Shard], build: Stage, score: Stage, options: Scoring
     Raises:
         ResourcesMissing: the cluster lacks what the actors ask for.
         RunStalled: no shard was finished for `scoring.stall_timeout_s`.
+        ShardFailed: a shard ended its process again and again.
+        OptiragError: whatever a stage raised.
     """
     check_resources(options)
     board = RunBoard.remote()
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # the driver shows one for the pairs
-    context.target_max_block_size = None  # a shard stays one block, however large
+    context.raise_original_map_exception = True  # a wrapped one loses its cause on the way to the driver
     units = [{"shard": shard.number} for shard in shards]
     built = ray.data.from_items(units, override_num_blocks=len(units)).map_batches(
         build.of, fn_constructor_kwargs={**build.arguments, "board": board},
         compute=ActorPoolStrategy(size=options.num_prompt_actors), num_cpus=options.num_cpus_per_prompt_actor,
-        batch_size=None, batch_format="pyarrow",
+        batch_size=1, batch_format="pyarrow",
     )  # fmt: skip
     receipts = built.map_batches(
         score.of, fn_constructor_kwargs={**score.arguments, "board": board},
         compute=ActorPoolStrategy(min_size=options.num_actors, max_size=options.max_actors or options.num_actors),
         num_cpus=options.num_cpus_per_actor, num_gpus=options.num_gpus_per_actor or None,
         accelerator_type=options.accelerator_type, memory=_bytes(options.memory_gib_per_actor),
-        batch_size=None, batch_format="pyarrow",
+        batch_size=1, batch_format="pyarrow",
     )  # fmt: skip
     for block in _watched(receipts, options.stall_timeout_s, board):
         for text in block["receipt"].to_pylist():
             yield Receipt.from_json(text)
 
 
-def receipt_table(receipt: Receipt) -> pa.Table:
+def shard_row(number: int, table: pa.Table) -> pa.Table:
+    """What a build stage returns."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return pa.table(
+        {"shard": [number], "table": pa.array([sink.getvalue().to_pybytes()], pa.large_binary())}, schema=SHARDS
+    )
+
+
+def shard_table(row: pa.Table) -> tuple[int, pa.Table]:
+    """What a score stage is given: a shard's number, and its table without a copy."""
+    [number] = row["shard"].to_pylist()
+    return number, pa.ipc.open_stream(row["table"][0].as_buffer()).read_all()
+
+
+def receipt_row(receipt: Receipt) -> pa.Table:
     """What a score stage returns."""
     return pa.table({"receipt": [receipt.to_json()]}, schema=RECEIPTS)
 
@@ -115,7 +135,7 @@ def _watched(receipts: ray.data.Dataset, stall_timeout_s: float, board: ray.acto
         if block is None:
             return
         if isinstance(block, BaseException):
-            raise block
+            raise own_error(block) or block
         yield block
 
 

@@ -5,19 +5,21 @@ import subprocess
 import sys
 import threading
 import urllib.request
+import uuid
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 import ray
-from benchmarks.stubs import StubBuild, StubScore, stub_run
 
+from benchmarks.stubs import StubBuild, StubScore, stub_run
 from optirag_core.config import ScoringSettings
 from optirag_core.errors import ResourcesMissing, ShardFailed
 from optirag_core.runs.plan import plan_shards
 from optirag_core.runs.run import drive
+from ray_jobs.run_board import noted
 from ray_jobs.score import score
-from ray_jobs.shard_stream import Stage, stream
+from ray_jobs.shard_stream import Stage, shard_table, stream
 from tests.ray_jobs.conftest import with_scoring
 from tests.runs.small import PARENTS, identity, small_requests
 
@@ -35,21 +37,20 @@ run_stubs(sys.argv[1], Placed, num_gpus_per_actor=1, num_cpus_per_actor=0, accel
 class Poisoned(StubScore):
     """Shard 1 ends whatever process scores it."""
 
-    def __call__(self, prompts):
-        if prompts["shard"][0].as_py() == 1:
-            from ray_jobs.run_board import noted
-
-            with noted(self._board, "score", 1):
+    def __call__(self, row):
+        number, _ = shard_table(row)
+        if number == 1:
+            with noted(self._board, "score", number):
                 os._exit(1)
-        return super().__call__(prompts)
+        return super().__call__(row)
 
 
 class Placed(StubScore):
     """Scores only where it has its GPU."""
 
-    def __call__(self, prompts):
+    def __call__(self, row):
         assert len(ray.get_gpu_ids()) == 1
-        return super().__call__(prompts)
+        return super().__call__(row)
 
 
 def run_stubs(workspace, scorer, **options):
@@ -70,11 +71,9 @@ def test_stages_that_only_pretend_to_score_finish_a_run(tmp_path):
 
 
 def test_a_shard_that_kills_every_scorer_ends_the_run_by_name(tmp_path):
-    with pytest.raises(ray.exceptions.RayError) as caught:
+    with pytest.raises(ShardFailed, match="shard 1 ended 3 processes of stage `score`"):
         run_stubs(str(tmp_path), Poisoned)
 
-    assert isinstance(caught.value.cause, ShardFailed)
-    assert "shard 1 ended 3 processes of stage `score`" in str(caught.value.cause)
     assert run_stubs(str(tmp_path), StubScore)["metrics"]["scored"] == 24
 
 
@@ -89,7 +88,7 @@ def test_a_shard_that_kills_every_scorer_ends_the_run_by_name(tmp_path):
 )
 def test_what_the_cluster_lacks_is_named_before_the_first_shard(finished_run, options, lacking):
     with pytest.raises(ResourcesMissing, match=lacking):
-        score(with_scoring(finished_run, run="lacking", **options))
+        score(with_scoring(finished_run, run=f"lacking-{uuid.uuid4().hex}", **options))
 
 
 @pytest.mark.slow
