@@ -1,10 +1,13 @@
 """One local Ray for the session, and one finished pipeline run that the tests read."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import ray
+import yaml
 
 from optirag_core.config import Settings, settings_from
 from ray_jobs.pipeline import pipeline
@@ -56,3 +59,13 @@ def finished_run(tmp_path_factory, local_ray) -> Settings:
 
 def with_scoring(settings: Settings, **changes: object) -> Settings:
     return settings.model_copy(update={"scoring": settings.scoring.model_copy(update=changes)})
+
+
+def driver(settings: Settings, folder: Path, run: str, num_cpus: int = 2) -> subprocess.Popen:
+    """A job of its own with a Ray of its own."""
+    config = folder / f"{run}.yaml"
+    config.write_text(yaml.safe_dump(settings.model_dump(mode="json")), encoding="utf-8")
+    command = [sys.executable, "-m", "ray_jobs.score", "--config", str(config)]
+    command += ["--scoring.run", run, "--ray.num_cpus", str(num_cpus)]
+    with (folder / f"{run}.log").open("a") as log:
+        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)

@@ -1,8 +1,15 @@
+import os
+from pathlib import Path
+
 import pytest
 
-from optirag_core.config import settings_from
+from optirag_core.config import StorageSettings, settings_from
 from optirag_core.data.dataset import Dataset
+from optirag_core.runs.reader import read_scores
+from optirag_core.storage.base import open_storage
 from ray_jobs.prepare_data import prepare_data
+from ray_jobs.score import score
+from tests.ray_jobs.conftest import driver, with_scoring
 
 
 @pytest.mark.s3
@@ -15,3 +22,26 @@ def test_a_job_leaves_its_artifact_in_a_bucket(s3_bucket, tmp_path, monkeypatch)
     again = prepare_data(settings)
     assert again.manifest == made.manifest
     assert len(Dataset.load(again.path).items) > 0
+
+
+@pytest.mark.s3
+@pytest.mark.slow
+@pytest.mark.ray
+def test_a_bucket_is_scored_like_a_folder(finished_run, s3_bucket, tmp_path):
+    storage, root = open_storage(s3_bucket, StorageSettings()), Path(finished_run.workspace)
+    for kind in ("dataset", "retriever", "llm", "exit_heads"):
+        for file in sorted((root / kind).rglob("*")):
+            if file.is_file():
+                storage.upload(file, file.relative_to(root).as_posix())
+    settings = finished_run.model_copy(update={"workspace": s3_bucket})
+
+    process = driver(settings, tmp_path, "night")
+
+    assert process.wait(240) == 0, (tmp_path / "night.log").read_text()[-3000:]
+    score(with_scoring(finished_run, run="in-a-folder"))
+    columns = ["user_id", "item_id", "score", "exit_layer"]
+    ours, local = (read_scores(f"{uri}/scores").select(columns) for uri in (s3_bucket, finished_run.workspace))
+    assert ours.equals(local)
+    secret = os.environ["AWS_SECRET_ACCESS_KEY"]
+    assert secret not in (tmp_path / "night.log").read_text() + (tmp_path / "night.yaml").read_text()
+    assert not [path for path in storage.list("scores") if secret.encode() in storage.read(path)]

@@ -6,7 +6,6 @@ The full counts run with `--reliability FILE`; otherwise fewer of the same.
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -14,12 +13,11 @@ from contextlib import suppress
 
 import psutil
 import pytest
-import yaml
 
 from optirag_core.errors import RunStalled
 from optirag_core.runs.reader import read_scores
 from ray_jobs.score import score
-from tests.ray_jobs.conftest import with_scoring
+from tests.ray_jobs.conftest import driver, with_scoring
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 TIMEOUT_S = 240
@@ -65,16 +63,6 @@ def wait_for(condition, what):
 
 def scorers():
     return [p for p in psutil.process_iter(["cmdline"]) if "ScorePrompts" in " ".join(p.info["cmdline"] or [])]
-
-
-def driver(settings, folder, run, num_cpus):
-    """A job of its own with a Ray of its own."""
-    config = folder / f"{run}.yaml"
-    config.write_text(yaml.safe_dump(settings.model_dump(mode="json")), encoding="utf-8")
-    command = [sys.executable, "-m", "ray_jobs.score", "--config", str(config)]
-    command += ["--scoring.run", run, "--ray.num_cpus", str(num_cpus)]
-    with (folder / f"{run}.log").open("a") as log:
-        return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
 
 def resumed(settings, folder, run, num_cpus):
