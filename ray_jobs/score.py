@@ -29,7 +29,7 @@ from optirag_core.data.dataset import Dataset
 from optirag_core.data.schema import REQUESTS, require_columns
 from optirag_core.data.splits import requests_for
 from optirag_core.errors import ArtifactMismatch, ConfigError, DataError
-from optirag_core.evaluation.run_report import run_report
+from optirag_core.evaluation.run_report import PAGE, run_report
 from optirag_core.prompting.assembly import requests_from
 from optirag_core.prompting.template import PromptTemplate
 from optirag_core.retrieval.candidates import Candidates
@@ -83,6 +83,7 @@ def score(settings: Settings) -> Artifact:
         "scored %d pairs, rejected %d, mean exit layer %.2f, %.1f pairs/s in a scorer",
         metrics["scored"], metrics["rejected"], metrics["mean_exit_layer"], metrics["pairs_per_scorer_second"],
     )  # fmt: skip
+    log.info("report of the run   %s/%s", run.uri, next(p for p in artifact.manifest["files"] if p.endswith(PAGE)))
     return artifact
 
 

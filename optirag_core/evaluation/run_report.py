@@ -9,6 +9,7 @@ from optirag_core.runs.identity import RunIdentity
 from optirag_core.runs.totals import Totals
 
 TEMPLATE = "run.html.jinja"
+PAGE = "run.html"
 
 
 def run_report(name: str, identity: RunIdentity, totals: Totals, *, seconds: float, resumed: int) -> dict[str, bytes]:
@@ -29,7 +30,7 @@ def run_report(name: str, identity: RunIdentity, totals: Totals, *, seconds: flo
         **totals.metrics(),
     }
     html = page(TEMPLATE, run=run, numbers=_numbers(run), shares=_shares(totals), fields=identity.fields)
-    return {"run.json": json.dumps({**run, "fields": identity.fields}, indent=1).encode(), "run.html": html.encode()}
+    return {"run.json": json.dumps({**run, "fields": identity.fields}, indent=1).encode(), PAGE: html.encode()}
 
 
 def _numbers(run: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -1,0 +1,24 @@
+"""The page and the JSON of a scoring run say the same, with text escaped."""
+
+import json
+
+from optirag_core.evaluation.run_report import PAGE, run_report
+from optirag_core.runs.attempts import Receipt
+from optirag_core.runs.identity import RunIdentity
+from optirag_core.runs.totals import Totals
+
+FIGURES = {"rejects": {"unknown_item": 2}, "exits": {"3": 6, "5": 2}, "scorer_seconds": 4.0}
+
+
+def test_numbers_by_hand():
+    totals = Totals.of([Receipt(0, "a", 8, 2, "", {}, FIGURES), Receipt(1, "b", 8, 2, "", {}, FIGURES)])
+
+    files = run_report("<night>", RunIdentity({"a.path": "<x>"}), totals, seconds=5.0, resumed=10)
+
+    run, page = json.loads(files["run.json"]), files[PAGE].decode()
+    assert (run["pairs"], run["scored"], run["rejected"], run["shards"]) == (20, 16, 4, 2)
+    assert run["mean_exit_layer"] == (3 * 12 + 5 * 4) / 16
+    assert run["pairs_per_scorer_second"] == 2.0
+    assert "2.0</dd>" in page  # 10 pairs of the last call in 5 s
+    assert "unknown_item" in page and "75.00%" in page
+    assert "<night>" not in page and "&lt;night&gt;" in page
