@@ -8,7 +8,8 @@ size       the job with stub stages (`benchmarks.stubs`) on more and more pairs:
 actors     the same on more and more actors that sleep: receipts per second against one actor's
 
 Parts that are not asked for stay in the file as they are. Every run has a process of its own, except where this
-process has a Ray already: then it is used. Steady rates are those between a run's first receipt and its last.
+process has a Ray already: then it is used. Steady rates are those between a run's first receipt and its last. Ray
+gives its workers a niceness of 15: beside other work on the machine the job gets less of it than the bare engine.
 """
 
 import argparse
@@ -73,8 +74,8 @@ def main() -> None:
     measure = {"overhead": overhead, "size": size, "actors": actors}
     result = json.loads(given.out.read_text()) if given.out.is_file() else {}
     given.out.parent.mkdir(parents=True, exist_ok=True)
+    began_at = commit()  # before the first part changes the file
     for part in given.parts:
-        began_at = commit()  # of what runs now, whatever changes meanwhile
         loads = [os.getloadavg()[0]]
         figures = measure[part](PLANS[given.plan])
         loads.append(os.getloadavg()[0])
