@@ -8,7 +8,8 @@ size       the job with stub stages (`benchmarks.stubs`) on more and more pairs:
 actors     the same on more and more actors that sleep: receipts per second against one actor's
 
 Parts that are not asked for stay in the file as they are. Every run has a process of its own, except where this
-process has a Ray already: then it is used. Steady rates are those between a run's first receipt and its last.
+process has a Ray already: then it is used. Steady rates are those between a run's first receipt and its last. Ray
+gives its workers a niceness of 15: beside other work on the machine the job gets less of it than the bare engine.
 """
 
 import argparse
@@ -49,8 +50,8 @@ class Plan:
 PLANS = {
     "full": Plan(
         OverheadWork(
-            hidden_size=384, num_layers=6, users=200, ratings_per_user=30.0, candidates=(20, 50),
-            pairs_per_shard=1000, max_history=10, turns={1: 2, 2: 1},
+            hidden_size=512, num_layers=8, users=300, ratings_per_user=30.0, candidates=(20, 50),
+            pairs_per_shard=2000, max_history=10, turns={1: 1, 2: 1},
         ),
         {10_000: 5, 100_000: 2, 1_000_000: 1}, 2000, 0.0002, (1, 2, 4), (1.0, 0.2, 0.05), 24,
     ),
@@ -73,6 +74,7 @@ def main() -> None:
     measure = {"overhead": overhead, "size": size, "actors": actors}
     result = json.loads(given.out.read_text()) if given.out.is_file() else {}
     given.out.parent.mkdir(parents=True, exist_ok=True)
+    began_at = commit()  # before the first part changes the file
     for part in given.parts:
         loads = [os.getloadavg()[0]]
         figures = measure[part](PLANS[given.plan])
@@ -80,7 +82,7 @@ def main() -> None:
         result[part] = {
             "command": f"python -m benchmarks.batch --plan {given.plan} --parts {part}",
             "hardware": hardware("cpu"),
-            "commit": commit(),
+            "commit": began_at,
             "date": time.strftime("%Y-%m-%d"),
             "load_before_and_after": loads,  # of the machine, this benchmark's own counted afterwards
             **figures,
@@ -148,13 +150,12 @@ def plot(sizes: Sequence[dict[str, float]], path: Path) -> None:
         figure.add_subplot(1, 2, place, xscale="log", xlabel="pairs", ylabel=label)
         for place, label in ((1, "ms per pair"), (2, "MiB"))
     )
-    time_axes.set_yscale("log")
     time_axes.plot(pairs, [size["whole_ms_per_pair"] for size in sizes], "s--", label="whole call, with Ray's start")
     time_axes.plot(pairs, [size["steady_ms_per_pair"] for size in sizes], "o-", label="first to last receipt")
     memory_axes.plot(pairs, [size["driver_rss_beyond_mib"] for size in sizes], "o-", label="driver, added by the job")
     memory_axes.plot(pairs, [size["object_store_peak_mib"] for size in sizes], "s--", label="object store, peak")
-    memory_axes.set_ylim(bottom=0)
     for axes in (time_axes, memory_axes):
+        axes.set_ylim(bottom=0)
         axes.legend()
         axes.grid(alpha=0.3)
     figure.tight_layout()
