@@ -130,7 +130,7 @@ def _job(settings: Settings, threads: int, turn: int, plan: ShardPlan) -> dict[s
     ray = settings.ray.model_copy(update={"torch_threads": threads})
     settings = settings.model_copy(update={"scoring": scoring, "ray": ray})
     started = time.perf_counter()
-    artifact = score(settings)
+    manifest = score(settings)
     seconds = time.perf_counter() - started
     run = open_run(settings, name)
     if run.plan().digest != plan.digest:
@@ -140,8 +140,8 @@ def _job(settings: Settings, threads: int, turn: int, plan: ShardPlan) -> dict[s
     in_scorer = sum(receipts[shard.number].figures["scorer_seconds"] for shard in plan.shards[1:])
     steady = float(times[-1] - times[0])
     return {
-        "committed_pairs": artifact.metrics["scored"],
-        "rejected_pairs": artifact.metrics["rejected"],
+        "committed_pairs": manifest["metrics"]["scored"],
+        "rejected_pairs": manifest["metrics"]["rejected"],
         "whole_seconds": seconds,
         "steady_seconds": steady,
         "receipt_seconds": np.diff(times).tolist(),

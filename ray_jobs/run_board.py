@@ -30,7 +30,7 @@ class Work:
     began_s: float  # of the board's clock
 
 
-@ray.remote(num_cpus=0)
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)  # what it forgets with its node only delays a verdict
 class RunBoard:
     """Shards begun and not ended, by stage and process."""
 

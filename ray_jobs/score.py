@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from tqdm import tqdm
 
 from optirag_core import __version__
-from optirag_core.artifacts import Artifact, scratch_folder
+from optirag_core.artifacts import scratch_folder
 from optirag_core.config import Settings
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.schema import REQUESTS, require_columns
@@ -52,8 +52,12 @@ CANDIDATE_USERS = 4096
 """Users whose candidates are looked up at a time."""
 
 
-def score(settings: Settings) -> Artifact:
-    """Score every requested pair with the artifacts at hand."""
+def score(settings: Settings) -> dict[str, Any]:
+    """Score every requested pair with the artifacts at hand.
+
+    Returns:
+        The manifest of the committed run.
+    """
     inputs = open_inputs(settings, *KINDS)
     _check_prompt(settings, inputs)
     with scratch_folder() as scratch:
@@ -65,9 +69,10 @@ def score(settings: Settings) -> Artifact:
         run = open_run(settings, settings.scoring.run or identity.run_id[:12])
         log.info("run %s: %s pairs in %d shards", run.uri, f"{plan.pairs:,}", len(plan.shards))
         job = Job(settings, inputs, run.name, identity.run_id, plan)
-        drive(
+        manifest = drive(
             run, identity, plan, scratch / "shards", job.execute, parents=inputs.digests,
             lease_s=settings.scoring.lease_s, max_reject_share=settings.scoring.max_reject_share,
+            keep_newer=settings.scoring.run is not None,
             report=lambda totals: run_report(
                 run.name, identity, totals, seconds=job.seconds, resumed=job.resumed
             ),
@@ -77,14 +82,13 @@ def score(settings: Settings) -> Artifact:
     if settings.scoring.clean:
         for path in run.leftovers():
             run.storage.delete(path)
-    artifact = inputs.workspace.open("scores", run.name)
-    metrics = artifact.metrics
+    metrics = manifest["metrics"]
     log.info(
         "scored %d pairs, rejected %d, mean exit layer %.2f, %.1f pairs/s in a scorer",
         metrics["scored"], metrics["rejected"], metrics["mean_exit_layer"], metrics["pairs_per_scorer_second"],
     )  # fmt: skip
-    log.info("report of the run   %s/%s", run.uri, next(p for p in artifact.manifest["files"] if p.endswith(PAGE)))
-    return artifact
+    log.info("report of the run   %s/%s", run.uri, next(path for path in manifest["files"] if path.endswith(PAGE)))
+    return manifest
 
 
 def identity_of(

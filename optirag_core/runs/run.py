@@ -9,8 +9,9 @@
 
 import hashlib
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,7 @@ PLAN_FILE = "plan.json"
 THREADS = 16
 """Small files are read and written so many at a time: an S3 request takes some 50 ms, whatever its size."""
 
-Execute = Callable[[Sequence[Shard]], Iterator[Receipt]]
+Execute = Callable[[Sequence[Shard]], Generator[Receipt]]
 """Finishes shards, in any order; `ray_jobs.score` does it on Ray."""
 
 Report = Callable[[Totals], Mapping[str, bytes]]
@@ -109,14 +110,29 @@ class Run:
         return {receipt.shard: receipt for receipt in receipts if receipt is not None}
 
     def leftovers(self) -> list[str]:
-        """Attempts that the committed run does not use, as paths in the storage."""
-        used = {f"{self.folder}/{path}" for path in (self.manifest() or {"files": {}})["files"]}
+        """Attempts that the committed run does not use, as paths in the storage; none before the commit."""
+        if (manifest := self.manifest()) is None:
+            return []
+        used = {f"{self.folder}/{path}" for path in manifest["files"]}
         return [path for path in self.storage.list(f"{self.folder}/attempts") if path not in used]
+
+    def become_latest(self, manifest: Mapping[str, Any], *, keep_newer: bool) -> None:
+        """Point `LATEST` at this committed run.
+
+        Args:
+            keep_newer: leave it at a run that was committed later.
+        """
+        path = f"{KIND}/{LATEST}"
+        if keep_newer and (named := self.storage.read(path)):
+            other = Run(self.storage, named.decode().strip()).manifest()
+            if other and other["created_at"] > manifest["created_at"]:
+                return
+        self.storage.write(path, self.name.encode())
 
 
 def drive(
     run: Run, identity: RunIdentity, plan: ShardPlan, files: Path, execute: Execute, *, parents: Mapping[str, str],
-    lease_s: float, max_reject_share: float, report: Report = lambda totals: {},
+    lease_s: float, max_reject_share: float, keep_newer: bool = False, report: Report = lambda totals: {},
 ) -> dict[str, Any]:  # fmt: skip
     """Take a run to its commit, from its beginning or from where it was left.
 
@@ -127,6 +143,8 @@ def drive(
         parents: artifact kind -> digest.
         lease_s: a driver that is silent for so long is taken for dead.
         max_reject_share: above it nothing is committed.
+        keep_newer: a run that was committed before does not become the latest again.
+        report: what is committed beside the scores.
 
     Returns:
         The run's manifest.
@@ -141,12 +159,14 @@ def drive(
         with owned(run.storage, run.folder, lease_s) as lease:
             run.publish(plan, files)
             receipts = run.receipts(plan)
-            for receipt in execute([shard for shard in plan.shards if shard.number not in receipts]):
-                lease.check()
-                receipts[receipt.shard] = receipt
+            left = [shard for shard in plan.shards if shard.number not in receipts]
+            with closing(execute(left)) as finished:
+                for receipt in finished:
+                    lease.check()
+                    receipts[receipt.shard] = receipt
             totals = _covered(run, plan, receipts, max_reject_share)
             manifest = _commit(run, identity, receipts.values(), totals, parents, report(totals))
-    run.storage.write(f"{KIND}/{LATEST}", run.name.encode())
+    run.become_latest(manifest, keep_newer=keep_newer)
     return manifest
 
 

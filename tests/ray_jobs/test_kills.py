@@ -32,7 +32,7 @@ def settings(finished_run):
 @pytest.fixture(scope="module")
 def undisturbed(settings):
     """The no-fault control."""
-    return content(settings, score(with_scoring(settings, run="undisturbed")).version)
+    return content(settings, score(with_scoring(settings, run="undisturbed"))["version"])
 
 
 @pytest.fixture

@@ -64,13 +64,14 @@ def test_odd_requests_are_scored_or_rejected_with_a_reason(finished_run, tmp_pat
     ]
     pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(list(REQUESTS)[:2])), tmp_path / "requests.parquet")
 
-    artifact = score(with_scoring(finished_run, requests=str(tmp_path / "requests.parquet"), max_reject_share=1.0))
+    manifest = score(with_scoring(finished_run, requests=str(tmp_path / "requests.parquet"), max_reject_share=1.0))
 
-    [scored] = read_artifact(artifact).to_pylist()
-    assert artifact.metrics["scored"] + artifact.metrics["rejected"] == 9
+    uri = f"{finished_run.workspace}/scores/{manifest['version']}"
+    [scored] = read_scores(uri).to_pylist()
+    assert manifest["metrics"]["scored"] + manifest["metrics"]["rejected"] == 9
     assert (scored["user_id"], scored["item_id"], scored["cold_start"]) == ("stranger", item, True)
     assert scored["num_similar_users"] == 0
-    codes = {row["error_code"] for row in read_artifact(artifact, "rejects").to_pylist()}
+    codes = {row["error_code"] for row in read_scores(uri, kind="rejects").to_pylist()}
     assert codes == {"unknown_item", "null_item", "null_user", "duplicate_pair"}
 
 
@@ -81,10 +82,11 @@ def test_other_prompts_are_another_run(finished_run):
 
     after = score(shorter)
 
-    assert after.version != before.version
-    old, new = (read_artifact(run)["score"].to_pylist() for run in (before, after))
+    assert after["version"] != before["version"]
+    uri = f"{finished_run.workspace}/scores"
+    old, new = (read_scores(f"{uri}/{run['version']}")["score"].to_pylist() for run in (before, after))
     assert len(old) == len(new) and old != new
-    Workspace(finished_run.workspace).select("scores", before.version)
+    Workspace(finished_run.workspace).select("scores", before["version"])
 
 
 def test_too_many_rejects_write_nothing(finished_run, tmp_path):
@@ -181,9 +183,10 @@ def test_users_without_candidates_get_the_retrievers_best(finished_run, tmp_path
     rows = [{"user_id": known}, {"user_id": "stranger"}, {"user_id": "zoe", "item_ids": [dataset.items["item_id"][0]]}]
     pq.write_table(pa.Table.from_pylist(rows, schema=REQUESTS), tmp_path / "requests.parquet")
 
-    artifact = score(with_scoring(finished_run, requests=str(tmp_path / "requests.parquet"), all_items_top_k=4))
+    manifest = score(with_scoring(finished_run, requests=str(tmp_path / "requests.parquet"), all_items_top_k=4))
 
-    counts = Counter(read_artifact(artifact)["user_id"].to_pylist())
+    scores = read_scores(f"{finished_run.workspace}/scores/{manifest['version']}")
+    counts = Counter(scores["user_id"].to_pylist())
     assert counts == {known: 4, "stranger": 4, "zoe": 1}
 
 
@@ -201,11 +204,11 @@ def test_pairs_in_any_order_are_scored_like_requests(finished_run, named_run, tm
         part = shuffled.slice(60 * number, None if number else 60)
         pq.write_table(part, tmp_path / f"pairs-{number}.parquet")
 
-    artifact = score(with_scoring(finished_run, requests=str(tmp_path)))
+    manifest = score(with_scoring(finished_run, requests=str(tmp_path)))
 
     order = [("user_id", "ascending"), ("item_id", "ascending")]
     columns = ["user_id", "item_id", "score"]
-    by_pairs = read_artifact(artifact).select(columns).sort_by(order)
+    by_pairs = read_scores(f"{finished_run.workspace}/scores/{manifest['version']}").select(columns).sort_by(order)
     by_requests = read_scores(f"{finished_run.workspace}/scores/named").select(columns).sort_by(order)
     assert by_pairs.drop_columns("score").equals(by_requests.drop_columns("score"))
     assert by_pairs["score"].to_pylist() == pytest.approx(by_requests["score"].to_pylist(), abs=1e-5)

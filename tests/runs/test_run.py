@@ -1,6 +1,7 @@
 """From plan to commit without Ray: what is finished stays, what is not whole is not committed."""
 
 import random
+import time
 
 import pyarrow.parquet as pq
 import pytest
@@ -155,6 +156,24 @@ def test_latest_is_the_newest_commit_and_older_runs_stay(storage):
 
     assert scores_of(storage) == expected_scores(REQUESTS.slice(3))
     assert scores_of(storage, "monday") == expected_scores(REQUESTS)
+
+
+def test_an_older_run_asked_for_again_is_the_latest_only_where_that_is_wanted(storage):
+    first = run_small(storage, "monday", REQUESTS)
+    time.sleep(1)  # a manifest's time is in seconds
+    run_small(storage, "tuesday", REQUESTS.slice(3))
+
+    assert run_small(storage, "monday", REQUESTS, keep_newer=True) == first
+    assert scores_of(storage) == expected_scores(REQUESTS.slice(3))
+    run_small(storage, "monday", REQUESTS)
+    assert scores_of(storage) == expected_scores(REQUESTS)
+
+
+def test_nothing_is_left_over_of_a_run_that_is_not_committed(storage):
+    with pytest.raises(RunIncomplete):
+        run_small(storage, "night", REQUESTS, max_reject_share=0.0)
+
+    assert Run(storage, "night").leftovers() == []
 
 
 def test_every_flipped_bit_of_a_committed_run_is_found(storage):
