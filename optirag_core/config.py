@@ -223,7 +223,7 @@ class ScoringSettings(Section):
     )
     max_reject_share: Share = Field(0.01, description="the job fails above this share of rejected pairs")
     stall_timeout_s: Positive = Field(900.0, description="the job ends when no shard was finished for so long")
-    lease_s: Positive = Field(15.0, description="another driver may take a run over after so long a silence")
+    lease_s: Positive = Field(60.0, description="another driver may take a run over after so long a silence")
     clean: bool = Field(False, description="after the commit, remove attempts of this run that it does not use")
     num_prompt_actors: Count = Field(1, description="actors that build the next shards' prompts")
     num_cpus_per_prompt_actor: Positive = 0.5
@@ -238,6 +238,8 @@ class ScoringSettings(Section):
     def _consistent(self) -> Self:
         if self.max_requests and (self.requests or self.all_items_top_k):
             raise ValueError("scoring.max_requests samples the test split: leave it null with other requests")
+        if self.run in ("LATEST", "scores"):
+            raise ValueError(f"scoring.run {self.run} is a name that the workspace uses: give another")
         if self.max_actors and self.max_actors < self.num_actors:
             raise ValueError(f"scoring.max_actors {self.max_actors} is below scoring.num_actors {self.num_actors}")
         return self

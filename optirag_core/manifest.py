@@ -94,10 +94,10 @@ def parse_manifest(text: str | bytes, name: str) -> dict[str, Any]:
         schema_version, files = manifest["schema_version"], dict(manifest["files"])
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ArtifactCorrupt(f"{name} is damaged: not a manifest; make the artifact again") from None
-    if schema_version != SCHEMA_VERSION:
-        raise ArtifactMismatch(f"{name} has schema {schema_version}, this code reads {SCHEMA_VERSION}")
     if not intact:
         raise ArtifactCorrupt(f"{name} is damaged: its checksum does not match its content; make the artifact again")
+    if schema_version != SCHEMA_VERSION:
+        raise ArtifactMismatch(f"{name} has schema {schema_version}, this code reads {SCHEMA_VERSION}")
     for file in files:
         if not _is_inside(file):
             raise ArtifactCorrupt(f"{name} lists {file!r}, which lies outside its folder; do not trust this artifact")

@@ -13,7 +13,7 @@ from ray.train import TrainingFailedError
 
 from optirag_core.config import ALIASES, Settings, load_settings
 from optirag_core.errors import ConfigError, OptiragError
-from ray_jobs.session import own_error
+from ray_jobs.session import exit_on_sigterm, own_error
 
 EXIT_CODE = 2
 QUIET_LOGGERS = ("ray", "ray.data", "ray.train", "matplotlib", "faiss.loader")
@@ -29,6 +29,7 @@ def run_job(job: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
     """
     try:
         settings, given = parse(sys.argv[1:], description=job.__doc__ or "", arguments=arguments)
+        exit_on_sigterm()
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
         transformers.utils.logging.disable_progress_bar()
         for name in QUIET_LOGGERS:

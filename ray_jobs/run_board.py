@@ -41,6 +41,8 @@ class RunBoard:
 
     def begin(self, stage: str, shard: int, pid: int, host: str) -> int:
         """How often the shard has now been begun in this stage."""
+        kept = {key: work for key, work in self._work.items() if (key[0], work.shard) != (stage, shard)}
+        self._work = kept  # a process that died at the shard ended nothing
         self._work[stage, pid, host] = Work(shard, pid, host, time.monotonic())
         self._attempts[stage, shard] += 1
         return self._attempts[stage, shard]

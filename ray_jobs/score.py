@@ -116,6 +116,7 @@ def identity_of(
                 "deterministic": scoring.deterministic,
                 "compile_layers": scoring.compile_layers,
                 "on_gpu": scoring.num_gpus_per_actor > 0,
+                "cpu_threads": None if scoring.num_gpus_per_actor else settings.ray.torch_threads,
             },
             "plan": plan.digest,
         }
@@ -138,6 +139,7 @@ class Job:
         arguments = {
             "settings": settings.model_dump(mode="json"),
             "versions": {kind: inputs[kind].version for kind in KINDS},
+            "digests": {**inputs.digests, "prompt.template": PromptTemplate(settings.prompt).digest},
             "run": run,
         }
         self._settings = settings
@@ -182,7 +184,7 @@ class Progress:
         now = time.monotonic()
         if self._bar.disable and now - self._logged >= LOG_EVERY_S:
             self._logged = now
-            rate = self._totals.pairs / (now - self._started)
+            rate = max(self._totals.pairs, 1) / (now - self._started)
             done = self._before + self._totals.pairs
             log.info(
                 "%s of %s pairs, %.1f pairs/s, mean exit layer %.2f, %d rejected, %.0f s left",

@@ -42,12 +42,17 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
             logging_level=logging.WARNING,
             log_to_driver=False,  # an error reaches the driver as an exception, everything else is in Ray's session log
         )
-    if threading.current_thread() is threading.main_thread():  # after ray.init, which sets a handler of its own
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    exit_on_sigterm()  # ray.init has set a handler of its own
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def exit_on_sigterm() -> None:
+    """SIGTERM ends this process like an exception does: what it holds is released."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def own_error(error: BaseException | None) -> OptiragError | None:

@@ -28,7 +28,9 @@ from optirag_core.engine.loading import load_llm
 from optirag_core.engine.memory import keep_freed_memory
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.engine.scorer import Scorer
+from optirag_core.errors import ArtifactMismatch
 from optirag_core.prompting.assembly import requests_from
+from optirag_core.prompting.template import PromptTemplate
 from optirag_core.runs.attempts import Receipt, read_receipt, write_attempt
 from optirag_core.runs.run import Run
 from optirag_core.runs.totals import counted
@@ -61,9 +63,11 @@ SECONDS = [1, 3, 10, 30, 100, 300, 1000]
 class BuildPrompts:
     """A shard's number -> PROMPTS, one row per request."""
 
-    def __init__(self, settings: dict[str, Any], versions: dict[str, str], run: str, board: ActorHandle) -> None:
+    def __init__(
+        self, settings: dict[str, Any], versions: dict[str, str], digests: dict[str, str], run: str, board: ActorHandle
+    ) -> None:
         loaded = settings_from(settings)
-        inputs = open_inputs(loaded, *KINDS, versions=versions)
+        inputs = _planned_inputs(loaded, versions, digests)
         _, tokenizer = load_llm(inputs["llm"].path)
         dataset = Dataset.load(inputs["dataset"].path)
         self._assembler, _ = open_assembler(loaded, dataset, inputs["retriever"], tokenizer)
@@ -102,13 +106,14 @@ class ScorePrompts:
     """PROMPTS of a shard -> its receipt; the shard's scores and rejects are written by then."""
 
     def __init__(
-        self, settings: dict[str, Any], versions: dict[str, str], run: str, run_id: str, board: ActorHandle
-    ) -> None:
+        self, settings: dict[str, Any], versions: dict[str, str], digests: dict[str, str], run: str, run_id: str,
+        board: ActorHandle,
+    ) -> None:  # fmt: skip
         loaded = settings_from(settings)
         torch.set_num_threads(loaded.ray.torch_threads)
         if not loaded.scoring.num_gpus_per_actor:
             keep_freed_memory()
-        inputs = open_inputs(loaded, *KINDS, versions=versions)
+        inputs = _planned_inputs(loaded, versions, digests)
         self._scorer = open_scorer(loaded, inputs)
         self._constants = {
             "run_id": run_id, "model_version": f"{inputs['llm'].version}+{inputs['exit_heads'].version}",
@@ -183,6 +188,19 @@ class Meters:
 def open_run(settings: Settings, name: str) -> Run:
     """A run of the settings' workspace."""
     return Run(open_storage(settings.workspace, settings.storage), name)
+
+
+def _planned_inputs(settings: Settings, versions: dict[str, str], digests: dict[str, str]) -> Inputs:
+    """The artifacts that the run was planned with.
+
+    Raises:
+        ArtifactMismatch: one has been made anew since: an actor that starts late would score with another.
+    """
+    inputs = open_inputs(settings, *KINDS, versions=versions)
+    now = {**inputs.digests, "prompt.template": PromptTemplate(settings.prompt).digest}
+    if changed := [name for name in digests if now[name] != digests[name]]:
+        raise ArtifactMismatch(f"{changed[0]} has changed since the run began: run the job again, as another run")
+    return inputs
 
 
 def open_scorer(settings: Settings, inputs: Inputs) -> Scorer:

@@ -93,22 +93,35 @@ def check_resources(options: ScoringSettings) -> None:
     Raises:
         ResourcesMissing: a resource is asked for that the cluster does not have, or not enough of it.
     """
-    asked = {
-        "CPU": options.num_prompt_actors * options.num_cpus_per_prompt_actor
-        + options.num_actors * options.num_cpus_per_actor,
-        "GPU": options.num_actors * options.num_gpus_per_actor,
-        "memory": options.num_actors * (_bytes(options.memory_gib_per_actor) or 0),
+    scorer = {
+        "CPU": options.num_cpus_per_actor,
+        "GPU": options.num_gpus_per_actor,
+        "memory": _bytes(options.memory_gib_per_actor) or 0,
     }
     if options.accelerator_type:
-        asked[f"accelerator_type:{options.accelerator_type}"] = 0.001
-    there = ray.cluster_resources()
-    for name, amount in asked.items():
-        if amount > there.get(name, 0.0):
+        scorer[f"accelerator_type:{options.accelerator_type}"] = 0.001
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    for names in (*([name] for name in scorer), scorer):  # one resource by itself says more than all of them
+        fit = sum(_fitting(node, {name: scorer[name] for name in names}) for node in nodes)
+        if fit < options.num_actors:
+            asked = " and ".join(f"{scorer[name]:g} {name}" for name in names if scorer[name])
             raise ResourcesMissing(
-                f"{options.num_actors} scorers and {options.num_prompt_actors} prompt builders ask for {amount:g} of "
-                f"{name}, the cluster has {there.get(name, 0.0):g}: add nodes, or lower scoring.num_actors, "
-                "scoring.num_gpus_per_actor, scoring.num_cpus_per_actor or scoring.accelerator_type"
+                f"{fit} of {options.num_actors} scorers find {asked} on the {len(nodes)} nodes: add nodes, or "
+                "lower scoring.num_actors, num_cpus_per_actor, num_gpus_per_actor, memory_gib_per_actor or "
+                "accelerator_type"
             )
+    cpus = options.num_actors * options.num_cpus_per_actor
+    cpus += options.num_prompt_actors * options.num_cpus_per_prompt_actor
+    if cpus > (there := ray.cluster_resources().get("CPU", 0.0)):
+        raise ResourcesMissing(
+            f"scorers and prompt builders ask for {cpus:g} CPU, the cluster has {there:g}: lower "
+            "scoring.num_prompt_actors or num_cpus_per_prompt_actor"
+        )
+
+
+def _fitting(node: Mapping[str, float], actor: Mapping[str, float]) -> int:
+    """How many actors a node has room for."""
+    return int(min((node.get(name, 0.0) // amount for name, amount in actor.items() if amount), default=1e9))
 
 
 def _watched(receipts: ray.data.Dataset, stall_timeout_s: float, board: ray.actor.ActorHandle) -> Iterator[pa.Table]:

@@ -16,10 +16,11 @@ import pyarrow as pa
 
 from optirag_core.data.dataset import write_table
 from optirag_core.data.schema import REJECTS, SCORES, require_columns
-from optirag_core.errors import RunIncomplete
-from optirag_core.manifest import file_sha256
+from optirag_core.errors import ArtifactCorrupt, RunIncomplete
+from optirag_core.manifest import file_sha256, seal
 from optirag_core.runs.plan import Shard, key_digest
 from optirag_core.storage.base import Storage
+from optirag_core.storage.local import named
 
 KINDS = ("scores", "rejects")
 
@@ -29,7 +30,6 @@ class Receipt:
     """Proof that a shard's output is whole."""
 
     shard: int
-    attempt: str
     scored: int
     rejected: int
     keys: str  # digest of the pairs in both tables
@@ -37,11 +37,23 @@ class Receipt:
     figures: Mapping[str, Any]  # what the scorer did
 
     def to_json(self) -> bytes:
-        return json.dumps(asdict(self), sort_keys=True).encode()
+        return json.dumps(seal(asdict(self)), sort_keys=True).encode()
 
     @classmethod
     def from_json(cls, text: bytes) -> "Receipt":
-        return cls(**json.loads(text))
+        """
+        Raises:
+            ArtifactCorrupt: it differs from its checksum.
+        """
+        try:
+            sealed = json.loads(text)
+            if sealed != seal(sealed):
+                raise ValueError
+            return cls(**{name: value for name, value in sealed.items() if name != "checksum"})
+        except (ValueError, TypeError, AttributeError):
+            raise ArtifactCorrupt(
+                f"a receipt is damaged: remove it from receipts/ and run again: {text[:80]!r}"
+            ) from None
 
 
 def receipt_file(number: int) -> str:
@@ -83,8 +95,9 @@ def write_attempt(
     with tempfile.TemporaryDirectory(prefix="optirag-") as scratch:
         for kind, table in tables.items():
             file, path = Path(scratch) / kind, f"attempts/{shard.number:06}-{attempt}-{kind}.parquet"
-            write_table(table, file)
+            with named(file):
+                write_table(table, file)
             storage.upload(file, f"{folder}/{path}")
             files[path] = {"sha256": file_sha256(file), "size": file.stat().st_size, "rows": len(table)}
-    receipt = Receipt(shard.number, attempt, len(scores), len(rejects), keys, files, figures)
+    receipt = Receipt(shard.number, len(scores), len(rejects), keys, files, figures)
     return Receipt.from_json(storage.create(f"{folder}/{receipt_file(shard.number)}", receipt.to_json()))

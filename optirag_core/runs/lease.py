@@ -6,12 +6,13 @@ outcome depend on the lease: two drivers at one run would repeat each other's wo
 
 import json
 import os
+import re
 import socket
 import threading
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 
 from optirag_core.errors import RunOwned, StorageError
@@ -44,9 +45,10 @@ class Lease:
 
     def release(self) -> None:
         self._released.set()
-        self._thread.join()
+        self._thread.join(timeout=self._lease_s)  # a beat may hang; the next driver then waits for its end
         if not self._lost:
-            self._storage.write(_beat(self._folder, self._number), RELEASED)
+            with suppress(StorageError):  # it must not hide why the run ended
+                self._storage.write(_beat(self._folder, self._number), RELEASED)
 
     def _keep_beating(self) -> None:
         beats = 0
@@ -81,7 +83,8 @@ def owned(storage: Storage, folder: str, lease_s: float) -> Iterator[Lease]:
 
 def _acquire(storage: Storage, folder: str, lease_s: float) -> Lease:
     owners = storage.list(f"{folder}/owners")
-    number = max((int(path.rpartition("/")[2].split(".")[0]) for path in owners), default=0)
+    numbers = [int(found[1]) for path in owners if (found := re.fullmatch(r".*/(\d{6})\.json", path))]
+    number = max(numbers, default=0)
     if number and _alive(storage, folder, number, lease_s):
         raise RunOwned(f"{folder} is already owned by {_described(storage.read(_owner(folder, number)))}")
     me = json.dumps(

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from optirag_core.data.dataset import write_table
 from optirag_core.data.schema import REQUESTS, require_columns
 from optirag_core.manifest import file_sha256
+from optirag_core.storage.local import named
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def _cut(requests: Iterable[pa.Table], pairs_per_shard: int) -> Iterator[tuple[i
             if user != last_user and pairs >= pairs_per_shard:
                 yield number, pa.concat_tables([*held, table.slice(start, row - start)])
                 number, held, pairs, start = number + 1, [], 0, row
-            last_user, pairs = user, pairs + length
+            last_user, pairs = user, pairs + max(1, length)  # rows without pairs take memory, too
         held.append(table.slice(start))
     if sum(map(len, held)):
         yield number, pa.concat_tables(held)
@@ -95,7 +96,8 @@ def _cut(requests: Iterable[pa.Table], pairs_per_shard: int) -> Iterator[tuple[i
 
 def _written(folder: Path, number: int, table: pa.Table) -> Shard:
     file = folder / Path(shard_file(number)).name
-    write_table(table, file)
+    with named(file):
+        write_table(table, file)
     users, items = asked_pairs(table)
     return Shard(number, len(table), len(users), key_digest(users, items), file_sha256(file))
 

@@ -65,7 +65,7 @@ def _committed(uri: str, settings: StorageSettings | None) -> tuple[Run, dict]:
         latest = storage.read(f"{KIND}/{LATEST}")
         if latest is None:
             raise ArtifactMissing(f"{uri} has no committed run: run `python -m ray_jobs.score` first")
-        name = latest.decode().strip()
+        name = latest.decode(errors="replace").strip()
     run = Run(storage, name)
     manifest = run.manifest()
     if manifest is None:

@@ -20,9 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from optirag_core.artifacts import LATEST
-from optirag_core.errors import ArtifactCorrupt, RunIncomplete, RunOwned
+from optirag_core.errors import ArtifactCorrupt, ArtifactError, RunIncomplete, RunMismatch, RunOwned
 from optirag_core.manifest import MANIFEST, compose_manifest, file_sha256, manifest_text, parse_manifest
-from optirag_core.runs.attempts import Receipt, read_receipt
+from optirag_core.runs.attempts import Receipt, read_receipt, receipt_file
 from optirag_core.runs.identity import RunIdentity
 from optirag_core.runs.lease import owned
 from optirag_core.runs.plan import Shard, ShardPlan
@@ -104,8 +104,8 @@ class Run:
 
     def receipts(self, plan: ShardPlan) -> dict[int, Receipt]:
         """Of the shards that are finished, by number."""
-        found = {int(Path(path).stem) for path in self.storage.list(f"{self.folder}/receipts")}
-        numbers = [shard.number for shard in plan.shards if shard.number in found]
+        found = set(self.storage.list(f"{self.folder}/receipts"))
+        numbers = [shard.number for shard in plan.shards if f"{self.folder}/{receipt_file(shard.number)}" in found]
         receipts = _in_threads(lambda number: read_receipt(self.storage, self.folder, number), numbers)
         return {receipt.shard: receipt for receipt in receipts if receipt is not None}
 
@@ -123,11 +123,17 @@ class Run:
             keep_newer: leave it at a run that was committed later.
         """
         path = f"{KIND}/{LATEST}"
-        if keep_newer and (named := self.storage.read(path)):
-            other = Run(self.storage, named.decode().strip()).manifest()
-            if other and other["created_at"] > manifest["created_at"]:
-                return
-        self.storage.write(path, self.name.encode())
+        if not keep_newer or not self._is_older_than(self.storage.read(path), manifest["created_at"]):
+            self.storage.write(path, self.name.encode())
+
+    def _is_older_than(self, latest: bytes | None, created_at: str) -> bool:
+        if latest is None:
+            return False
+        try:
+            other = Run(self.storage, latest.decode(errors="replace").strip()).manifest()
+        except ArtifactError:  # damaged, or of another version of OptiRAG: it must not keep this run back
+            return False
+        return other is not None and other["created_at"] > created_at
 
 
 def drive(
@@ -155,7 +161,10 @@ def drive(
         RunIncomplete: a shard is missing, or too many pairs were rejected; nothing is committed.
     """
     identity.claim(run.storage, run.folder)
-    if (manifest := run.manifest()) is None:
+    manifest = run.manifest()
+    if manifest is not None and manifest["metrics"]["run_id"] != identity.run_id:
+        raise RunMismatch(f"{run.uri} has been committed with other inputs or settings: give another scoring.run")
+    if manifest is None:
         with owned(run.storage, run.folder, lease_s) as lease:
             run.publish(plan, files)
             receipts = run.receipts(plan)
@@ -171,7 +180,8 @@ def drive(
 
 
 def _covered(run: Run, plan: ShardPlan, receipts: Mapping[int, Receipt], max_reject_share: float) -> Totals:
-    """Every pair of every shard is in scores or rejects, once."""
+    """Every pair of every shard is in scores or rejects, once, and these are there."""
+    there = set(run.storage.list(f"{run.folder}/attempts"))
     for shard in plan.shards:
         receipt = receipts.get(shard.number)
         if receipt is None:
@@ -183,6 +193,10 @@ def _covered(run: Run, plan: ShardPlan, receipts: Mapping[int, Receipt], max_rej
         if receipt.keys != shard.keys or receipt.scored + receipt.rejected != shard.pairs:
             raise RunIncomplete(
                 f"{run.uri}: the receipt of {shard.file} is not for its pairs: give another scoring.run"
+            )
+        if missing := [path for path in receipt.files if f"{run.folder}/{path}" not in there]:
+            raise RunIncomplete(
+                f"{run.uri}/{missing[0]} is gone, not its receipt: remove {receipt_file(shard.number)} and run again"
             )
     totals = Totals.of(receipts[shard.number] for shard in plan.shards)
     if totals.rejected > max_reject_share * totals.pairs:

@@ -65,7 +65,8 @@ def open_storage(uri: str, settings: StorageSettings) -> Storage:
 
         return LocalStorage(Path(rest if separator else uri))
     if scheme == "s3":
-        if "@" in rest.split("/")[0]:
+        bucket = rest.split("/")[0]  # of key:secret@bucket it may hold a part, as a secret may hold a slash
+        if "@" in bucket or (":" in bucket and not bucket.startswith("arn:")):
             raise StorageError("an s3:// URI must not carry credentials: use the environment, a profile or a role")
         from optirag_core.storage.s3 import S3Storage  # boto3 is needed there only
 

@@ -11,7 +11,7 @@ FIGURES = {"rejects": {"unknown_item": 2}, "exits": {"3": 6, "5": 2}, "scorer_se
 
 
 def test_numbers_by_hand():
-    totals = Totals.of([Receipt(0, "a", 8, 2, "", {}, FIGURES), Receipt(1, "b", 8, 2, "", {}, FIGURES)])
+    totals = Totals.of([Receipt(0, 8, 2, "", {}, FIGURES), Receipt(1, 8, 2, "", {}, FIGURES)])
 
     files = run_report("<night>", RunIdentity({"a.path": "<x>"}), totals, seconds=5.0, resumed=10)
 

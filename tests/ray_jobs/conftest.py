@@ -1,6 +1,7 @@
 """One local Ray for the session, and one finished pipeline run that the tests read."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,14 @@ def finished_run(tmp_path_factory, local_ray) -> Settings:
     settings = tiny_settings(tmp_path_factory.mktemp("workspace"))
     pipeline(settings)
     return settings
+
+
+@pytest.fixture(scope="module")
+def own_workspace(finished_run, tmp_path_factory) -> Settings:
+    """The finished run's artifacts without its scores, in a workspace that nobody else looks at."""
+    folder = tmp_path_factory.mktemp("own") / "workspace"
+    shutil.copytree(finished_run.workspace, folder, ignore=shutil.ignore_patterns("scores", "reports"))
+    return finished_run.model_copy(update={"workspace": str(folder)})
 
 
 def with_scoring(settings: Settings, **changes: object) -> Settings:

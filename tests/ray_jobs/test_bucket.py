@@ -9,7 +9,7 @@ from optirag_core.runs.reader import read_scores
 from optirag_core.storage.base import open_storage
 from ray_jobs.prepare_data import prepare_data
 from ray_jobs.score import score
-from tests.ray_jobs.conftest import driver, with_scoring
+from tests.ray_jobs.conftest import driver
 
 
 @pytest.mark.s3
@@ -27,20 +27,20 @@ def test_a_job_leaves_its_artifact_in_a_bucket(s3_bucket, tmp_path, monkeypatch)
 @pytest.mark.s3
 @pytest.mark.slow
 @pytest.mark.ray
-def test_a_bucket_is_scored_like_a_folder(finished_run, s3_bucket, tmp_path):
-    storage, root = open_storage(s3_bucket, StorageSettings()), Path(finished_run.workspace)
+def test_a_bucket_is_scored_like_a_folder(own_workspace, s3_bucket, tmp_path):
+    storage, root = open_storage(s3_bucket, StorageSettings()), Path(own_workspace.workspace)
     for kind in ("dataset", "retriever", "llm", "exit_heads"):
         for file in sorted((root / kind).rglob("*")):
             if file.is_file():
                 storage.upload(file, file.relative_to(root).as_posix())
-    settings = finished_run.model_copy(update={"workspace": s3_bucket})
+    settings = own_workspace.model_copy(update={"workspace": s3_bucket})
 
     process = driver(settings, tmp_path, "night")
 
     assert process.wait(240) == 0, (tmp_path / "night.log").read_text()[-3000:]
-    score(with_scoring(finished_run, run="in-a-folder"))
+    score(own_workspace)
     columns = ["user_id", "item_id", "score", "exit_layer"]
-    ours, local = (read_scores(f"{uri}/scores").select(columns) for uri in (s3_bucket, finished_run.workspace))
+    ours, local = (read_scores(f"{uri}/scores").select(columns) for uri in (s3_bucket, own_workspace.workspace))
     assert ours.equals(local)
     secret = os.environ["AWS_SECRET_ACCESS_KEY"]
     assert secret not in (tmp_path / "night.log").read_text() + (tmp_path / "night.yaml").read_text()

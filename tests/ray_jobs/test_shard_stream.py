@@ -80,10 +80,11 @@ def test_a_shard_that_kills_every_scorer_ends_the_run_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("options", "lacking"),
     [
-        ({"num_gpus_per_actor": 1, "accelerator_type": "A100"}, "1 of GPU, the cluster has 0"),
-        ({"accelerator_type": "A100"}, r"0\.001 of accelerator_type:A100, the cluster has 0"),
-        ({"num_actors": 50}, r"25\.5 of CPU, the cluster has 2"),
-        ({"memory_gib_per_actor": 4096}, "of memory, the cluster has"),
+        ({"num_gpus_per_actor": 1, "accelerator_type": "A100"}, "0 of 1 scorers find 1 GPU on"),
+        ({"accelerator_type": "A100"}, r"0 of 1 scorers find 0\.001 accelerator_type:A100 on"),
+        ({"num_actors": 50}, r"4 of 50 scorers find 0\.5 CPU on"),
+        ({"num_prompt_actors": 9}, "ask for 5 CPU, the cluster has 2"),
+        ({"memory_gib_per_actor": 4096}, "0 of 1 scorers find .* memory on"),
     ],
 )
 def test_what_the_cluster_lacks_is_named_before_the_first_shard(finished_run, options, lacking):

@@ -7,6 +7,7 @@ A process of its own without torch or Ray: drivers are its forks, and `os._exit`
 
 import argparse
 import json
+import mmap
 import os
 import signal
 import sys
@@ -14,11 +15,14 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 from optirag_core.config import StorageSettings
 from optirag_core.errors import ArtifactMissing, OptiragError, RunOwned
+from optirag_core.runs import run as run_module
 from optirag_core.runs.reader import read_scores
 from optirag_core.runs.run import Run
 from optirag_core.storage import local
@@ -75,7 +79,7 @@ class Dying:
 
 def crash_everywhere(uri: str) -> dict[str, Any]:
     """One run per step and moment: it dies there, dies again before its commit, and is resumed."""
-    counts: Counter[str] = Counter()
+    counts, latest = Counter(), ""
     moments = ("before", "during", "after") if is_local(uri) else ("before", "after")
     for number, (name, moment) in enumerate((name, moment) for name in STEPS for moment in moments):
         run = f"crash-{number:03}"
@@ -84,22 +88,29 @@ def crash_everywhere(uri: str) -> dict[str, Any]:
             fired = forked(lambda storage=storage, run=run: run_small(storage, run, REQUESTS)) == CRASHED
             counts["crashes"] += fired
             counts["not_fired"] += death == 0 and not fired
-            committed = Run(opened(uri), run).manifest() is not None
-            counts["early_visible"] += not committed and _visible(uri, run)
+            committed = (name, moment) == ("create manifest", "after") or name == "move latest"
+            counts["early_visible"] += _visible(uri, run) and not committed
+            counts["lost_commits"] += committed and not _visible(uri, run)
+            latest = run if (name, moment) == ("move latest", "after") else latest
+            counts["early_latest"] += (opened(uri).read("scores/LATEST") or b"").decode() not in (latest, "control")
         _resume(uri, run, counts)
+        latest = run
     return dict(counts)
 
 
-def race(uri: str, rounds: int) -> dict[str, Any]:
-    """Two to eight drivers at one run at a time."""
+def race(uri: str, rounds: int, *, leases: bool, first: int = 0) -> dict[str, Any]:
+    """Two to eight drivers at one run at a time.
+
+    Args:
+        leases: False lets all of them score and commit, as if each took the others for dead.
+        first: number of the first run.
+    """
     counts: Counter[str] = Counter()
-    for number in range(rounds):
-        run, drivers = f"race-{number:03}", 2 + number % 7
-        start = time.time() + 0.1
+    for number in range(first, first + rounds):
+        run, drivers = f"race-{leases}-{number:03}", 2 + number % 7
         notes, note = os.pipe()
-        children = [
-            _spawn(lambda start=start, run=run, note=note: _race_one(uri, run, start, note)) for _ in range(drivers)
-        ]
+        one = partial(_race_one, uri, run, time.time() + 0.3, note, leases)
+        children = [_spawn(one) for _ in range(drivers)]
         codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
         os.close(note)
         with os.fdopen(notes) as stream:
@@ -109,18 +120,22 @@ def race(uri: str, rounds: int) -> dict[str, Any]:
         counts["overlapping"] += max(begin for begin, _, _ in spans) < min(end for _, end, _ in spans)
         counts["commits"] += sum(outcome == "committed" for _, _, outcome in spans)
         counts["refused"] += sum(outcome == "owned" for _, _, outcome in spans)
-        counts["failed"] += sum(code != 0 for code in codes)
+        counts["hung"] += sum(code != 0 for code in codes)  # SIGALRM ends what hangs
         _check(uri, run, counts)
     counts["double_commits"] = counts["commits"] - counts["races"]
     return dict(counts)
 
 
-def _race_one(uri: str, run: str, start: float, note: int) -> None:
+def _race_one(uri: str, run: str, start: float, note: int, leases: bool) -> None:
+    if not leases:
+        run_module.owned = lambda *_: nullcontext(SimpleNamespace(check=lambda: None))
     time.sleep(max(0.0, start - time.time()))
-    begin, outcome = time.time(), "committed"
+    begin, outcome = time.time(), "found committed"
 
     def slowly(run: Run) -> Callable:
         def execute(shards: Any) -> Iterator:
+            nonlocal outcome
+            outcome = "committed"  # or an exception
             for shard in shards:
                 time.sleep(0.1)
                 yield score_shard(run, shard)
@@ -134,24 +149,30 @@ def _race_one(uri: str, run: str, start: float, note: int) -> None:
     os.write(note, (json.dumps([begin, time.time(), outcome]) + "\n").encode())
 
 
-def watched(uri: str, reads: int, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Do the work while a reader polls the newest run; the reader stops after the work and so many reads."""
+@contextmanager
+def watched(uri: str) -> Iterator[SimpleNamespace]:
+    """A reader polls the newest run while the body runs.
+
+    Yields:
+        `reads()` so far, and after the body its `counts`.
+    """
     results, result = os.pipe()
-    stop = Path(f"/tmp/optirag-reader-{os.getpid()}")
-    reader = _spawn(lambda: _poll(uri, reads, stop, result), limit_s=900)
-    counts = work()
-    stop.touch()
+    shared = mmap.mmap(-1, 16)  # reads, and whether to stop
+    reader = _spawn(lambda: _poll(uri, shared, result), limit_s=900)
+    watch = SimpleNamespace(reads=lambda: int.from_bytes(shared[:8], "little"), counts={})
+    yield watch
+    shared[8] = 1
     os.waitpid(reader, 0)
-    stop.unlink()
     os.close(result)
     with os.fdopen(results) as stream:
-        return counts | json.load(stream)
+        watch.counts = json.load(stream)
 
 
-def _poll(uri: str, reads: int, stop: Path, result: int) -> None:
+def _poll(uri: str, shared: mmap.mmap, result: int) -> None:
     expected, counts = set(expected_scores(REQUESTS)), Counter()
-    while counts["reads"] < reads or not stop.exists():
+    while not shared[8]:
         counts["reads"] += 1
+        shared[:8] = counts["reads"].to_bytes(8, "little")
         time.sleep(0.002 if is_local(uri) else 0.05)  # the drivers want a share of the processors, too
         try:
             table = read_scores(f"{uri}/scores", storage=SETTINGS)
@@ -166,7 +187,7 @@ def _poll(uri: str, reads: int, stop: Path, result: int) -> None:
 def _resume(uri: str, run: str, counts: Counter[str]) -> None:
     started = time.monotonic()
     run_small(opened(uri), run, REQUESTS)
-    counts["slow_resumes"] += time.monotonic() - started > 10
+    counts["hung"] += time.monotonic() - started > 10
     _check(uri, run, counts)
 
 
@@ -224,9 +245,14 @@ def main() -> None:
     parser.add_argument("--races", type=int, default=20)
     arguments = parser.parse_args()
     control = forked(lambda: run_small(opened(arguments.uri), "control", REQUESTS))
-    crashes = watched(arguments.uri, arguments.reads, lambda: crash_everywhere(arguments.uri))
-    races = race(arguments.uri, arguments.races)
-    json.dump({"control_exit_code": control, "crashes": crashes, "races": races}, sys.stdout)
+    with watched(arguments.uri) as reader:
+        crashes = crash_everywhere(arguments.uri)
+        races = race(arguments.uri, arguments.races, leases=True)
+        without = race(arguments.uri, arguments.races, leases=False)
+        while reader.reads() < arguments.reads:  # there is always something going on while it reads
+            race(arguments.uri, 1, leases=False, first=1000 + reader.reads())
+    counts = {"crashes": crashes, "races": races, "races_without_leases": without, "reader": reader.counts}
+    json.dump({"control_exit_code": control, **counts}, sys.stdout)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from optirag_core.errors import RunOwned
 from optirag_core.runs.lease import owned
 from optirag_core.storage.local import LocalStorage
 
-LEASE_S = 0.3
+LEASE_S = 1.0
 
 
 @pytest.fixture

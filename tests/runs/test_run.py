@@ -2,17 +2,27 @@
 
 import random
 import time
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
 
 from optirag_core.artifacts import Workspace
-from optirag_core.errors import ArtifactCorrupt, ArtifactMissing, RunIncomplete, RunMismatch
+from optirag_core.errors import (
+    ArtifactCorrupt,
+    ArtifactMissing,
+    RunIncomplete,
+    RunMismatch,
+    RunOwned,
+    StorageError,
+)
+from optirag_core.runs import run as run_module
 from optirag_core.runs.attempts import write_attempt
 from optirag_core.runs.reader import read_scores, score_files
 from optirag_core.runs.run import Run
 from optirag_core.storage.local import LocalStorage
-from tests.runs.small import expected_scores, in_order, run_small, score_shard, small_requests
+from tests.runs.small import LEASE_S, expected_scores, in_order, run_small, score_shard, small_requests
 
 REQUESTS = small_requests()
 
@@ -176,9 +186,101 @@ def test_nothing_is_left_over_of_a_run_that_is_not_committed(storage):
     assert Run(storage, "night").leftovers() == []
 
 
+def test_of_two_drivers_that_both_finish_one_commits(storage, monkeypatch):
+    monkeypatch.setattr(run_module, "owned", lambda *_: nullcontext(SimpleNamespace(check=lambda: None)))
+
+    def other_first(run):
+        def execute(shards):
+            yield from in_order(run)(shards)
+            run_small(storage, "night", REQUESTS)
+
+        return execute
+
+    with pytest.raises(RunOwned, match="has been committed by another driver meanwhile"):
+        run_small(storage, "night", REQUESTS, execute=other_first)
+
+    assert scores_of(storage) == expected_scores(REQUESTS)
+
+
+def test_a_driver_that_was_taken_over_stops(storage):
+    def slow(run):
+        def execute(shards):
+            yield score_shard(run, shards[0])
+            storage.create(f"{run.folder}/owners/000002.json", b'{"pid": 1, "host": "other", "since": "now"}')
+            time.sleep(2 * LEASE_S)
+            yield score_shard(run, shards[1])
+
+        return execute
+
+    with pytest.raises(RunOwned, match="was taken over by process 1 on other"):
+        run_small(storage, "night", REQUESTS, execute=slow)
+
+
+def test_a_failing_release_does_not_hide_why_the_run_ended(storage, monkeypatch):
+    def refused(path, content):
+        raise StorageError(path)
+
+    def failing(run):
+        def execute(shards):
+            monkeypatch.setattr(storage, "write", refused)
+            raise RunIncomplete("the reason")
+            yield
+
+        return execute
+
+    with pytest.raises(RunIncomplete, match="the reason"):
+        run_small(storage, "night", REQUESTS, execute=failing)
+
+
+def test_a_damaged_latest_run_does_not_keep_the_next_one_back(storage):
+    run_small(storage, "monday", REQUESTS)
+    (storage.root / "scores/monday/manifest.json").write_text("{}")
+
+    run_small(storage, "tuesday", REQUESTS, keep_newer=True)
+
+    assert scores_of(storage) == expected_scores(REQUESTS)
+
+
+def test_a_run_is_not_committed_over_files_that_are_gone(storage):
+    def losing(run):
+        def execute(shards):
+            for shard in shards:
+                receipt = score_shard(run, shard)
+                yield receipt
+            storage.delete(f"{run.folder}/{next(iter(receipt.files))}")
+
+        return execute
+
+    with pytest.raises(RunIncomplete, match=r"is gone, not its receipt: remove receipts/000003\.json"):
+        run_small(storage, "night", REQUESTS, execute=losing)
+    storage.delete("scores/night/receipts/000003.json")
+    run_small(storage, "night", REQUESTS)
+
+    assert scores_of(storage) == expected_scores(REQUESTS)
+
+
+def test_a_damaged_receipt_is_named(storage):
+    with pytest.raises(RunIncomplete):
+        run_small(storage, "night", REQUESTS, max_reject_share=0.0)
+    file = storage.root / "scores/night/receipts/000001.json"
+    file.write_bytes(file.read_bytes().replace(b'"rejected": ', b'"rejected": 1'))
+    (storage.root / "scores/night/receipts/.nfs0001").touch()  # some file systems leave such
+
+    with pytest.raises(ArtifactCorrupt, match="a receipt is damaged"):
+        run_small(storage, "night", REQUESTS)
+
+
+def test_a_committed_run_of_other_settings_is_not_taken_for_this_one(storage):
+    run_small(storage, "night", REQUESTS)
+    storage.delete("scores/night/run.json")
+
+    with pytest.raises(RunMismatch, match="has been committed with other inputs or settings"):
+        run_small(storage, "night", REQUESTS, changes={"exits": {"threshold": 0.02}})
+
+
 def test_every_flipped_bit_of_a_committed_run_is_found(storage):
     manifest = run_small(storage, "night", REQUESTS)
-    files = [f"scores/night/{path}" for path in manifest["files"] if path.endswith("-scores.parquet")]
+    files = [f"scores/night/{path}" for path in manifest["files"] if path.endswith(".parquet")]
     generator, found = random.Random(0), 0
     for _ in range(400):
         file = storage.root / generator.choice([*files, "scores/night/manifest.json"])
@@ -188,7 +290,8 @@ def test_every_flipped_bit_of_a_committed_run_is_found(storage):
         damaged[place // 8] ^= 1 << place % 8
         file.write_bytes(damaged)
         try:
-            read_scores(f"{storage.uri}/scores")
+            for kind in ("scores", "rejects"):
+                read_scores(f"{storage.uri}/scores", kind=kind)
         except ArtifactCorrupt:
             found += 1
         file.write_bytes(before)
