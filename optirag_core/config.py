@@ -343,11 +343,11 @@ def settings_from(raw: Mapping[str, Any]) -> Settings:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 without its booleans `yes`, `no`, `on`, `off`, which are words here."""
+    """YAML 1.1 without its booleans `yes`, `no`, `on`, `off` and its dates, which are words here."""
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] not in ("bool", "timestamp")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|True|false|False)$"), list("tTfF"))

@@ -221,3 +221,20 @@ def test_a_section_without_keys_takes_overrides(tmp_path):
 def test_rates_that_cannot_train_are_refused(raw, message):
     with pytest.raises(ConfigError, match=message):
         settings_from(raw)
+
+
+def test_a_date_is_a_name_for_a_run(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("scoring: {run: 2026-11-22}", encoding="utf-8")
+
+    assert load_settings(path).scoring.run == "2026-11-22"
+    assert load_settings(path, [("scoring.run", "2026-11-23")]).scoring.run == "2026-11-23"
+
+
+@pytest.mark.parametrize("name", ["LATEST", "scores", "a/b", "../a", ".hidden", ""])
+def test_a_run_has_a_name_that_can_be_a_folder(tmp_path, name):
+    path = tmp_path / "settings.yaml"
+    path.write_text("{}", encoding="utf-8")
+
+    with pytest.raises(ConfigError, match=r"scoring\.run"):
+        load_settings(path, [("scoring.run", f"'{name}'")])

@@ -43,7 +43,7 @@ def reader(settings, undisturbed, reliability):
     counts, stop = {"tried": 0, "partial": 0}, threading.Event()
 
     def read():
-        while not stop.wait(0.05):
+        while not stop.wait(1.0):  # some 270 files each time
             scores = read_scores(f"{settings.workspace}/scores").drop_columns("scored_at")
             counts["tried"] += 1
             counts["partial"] += not scores.equals(undisturbed[0])
@@ -148,7 +148,7 @@ def test_killed_scorers_are_replaced(settings, undisturbed, reliability):
 
 @pytest.mark.parametrize("num_cpus", [2, 4])
 def test_a_killed_driver_is_resumed(settings, undisturbed, tmp_path, reliability, many, num_cpus):
-    runs = [f"driver-{num_cpus}-{number}" for number in range(many(5, 1 if num_cpus == 4 else 2))]
+    runs = [f"driver-{num_cpus}-{number}" for number in range(many(5, 1))]
     after_receipts = hung = 0
     for number, run in enumerate(runs):
         process, enough = driver(settings, tmp_path, run, num_cpus), 0 if number % 2 else 5 * number + 1

@@ -91,7 +91,8 @@ def crash_everywhere(uri: str) -> dict[str, Any]:
             committed = (name, moment) == ("create manifest", "after") or name == "move latest"
             counts["early_visible"] += _visible(uri, run) and not committed
             counts["lost_commits"] += committed and not _visible(uri, run)
-            latest = run if (name, moment) == ("move latest", "after") else latest
+            if committed and (death or (name, moment) == ("move latest", "after")):
+                latest = run  # the driver after a commit finds it and moves LATEST
             counts["early_latest"] += (opened(uri).read("scores/LATEST") or b"").decode() not in (latest, "control")
         _resume(uri, run, counts)
         latest = run
