@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 
 from optirag_core.artifacts import MADE_BY, Workspace, version_of
 from optirag_core.errors import ArtifactCorrupt, ArtifactError, ArtifactMismatch, ArtifactMissing, StorageError
-from optirag_core.manifest import MANIFEST
+from optirag_core.manifest import MANIFEST, seal
 
 CONFIG = {"seed": 0, "layers": [3, 4]}
 METRICS = {"auc": 0.75}
@@ -148,7 +148,8 @@ def test_a_manifest_that_was_edited(workspace, saved, key, value):
 
 
 def test_a_manifest_of_another_schema(workspace, saved):
-    (saved.path / MANIFEST).write_text(json.dumps({**saved.manifest, "schema_version": 99}), encoding="utf-8")
+    other = seal({**saved.manifest, "schema_version": 99})
+    (saved.path / MANIFEST).write_text(json.dumps(other), encoding="utf-8")
     with pytest.raises(ArtifactMismatch, match="has schema 99, this code reads 1"):
         workspace.open("llm")
 
