@@ -20,7 +20,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,17 +70,23 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write, with a .png beside it")
     parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     parser.add_argument("--plan", default="full", choices=sorted(PLANS))
+    parser.add_argument("--threads", nargs="+", type=int, help="overhead: only these of the plan's numbers of threads")
     given = parser.parse_args()
+    plan = PLANS[given.plan]
+    if given.threads:
+        turns = {threads: plan.overhead.turns[threads] for threads in given.threads}
+        plan = replace(plan, overhead=replace(plan.overhead, turns=turns))
     measure = {"overhead": overhead, "size": size, "actors": actors}
     result = json.loads(given.out.read_text()) if given.out.is_file() else {}
     given.out.parent.mkdir(parents=True, exist_ok=True)
     began_at = commit()  # before the first part changes the file
     for part in given.parts:
         loads = [os.getloadavg()[0]]
-        figures = measure[part](PLANS[given.plan])
+        figures = measure[part](plan)
         loads.append(os.getloadavg()[0])
         result[part] = {
-            "command": f"python -m benchmarks.batch --plan {given.plan} --parts {part}",
+            "command": f"python -m benchmarks.batch --plan {given.plan} --parts {part}"
+            + (f" --threads {' '.join(map(str, given.threads))}" if given.threads else ""),
             "hardware": hardware("cpu"),
             "commit": began_at,
             "date": time.strftime("%Y-%m-%d"),

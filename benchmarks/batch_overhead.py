@@ -115,6 +115,7 @@ def _row(settings: Settings, threads: int, turns: int, folder: Path) -> dict[str
         "build_seconds": bare.build_seconds,
         "bare_seconds_per_shard": bares,
         "bare_steady_pairs_per_s": rates,
+        "bare_spread": max(rates) / min(rates) - 1,  # beyond a tenth, others were at the machine: repeat
         "jobs": jobs,
         "ratio": statistics.median(ratios),
         "ratios": ratios,
