@@ -37,6 +37,7 @@ class RunBoard:
     def __init__(self) -> None:
         self._work: dict[tuple[str, int, str], Work] = {}
         self._ended = dict.fromkeys(STAGES, 0)
+        self._last = ""  # the scorer that ended a shard last
         self._attempts: Counter[tuple[str, int]] = Counter()
 
     def begin(self, stage: str, shard: int, pid: int, host: str) -> int:
@@ -50,6 +51,8 @@ class RunBoard:
     def end(self, stage: str, pid: int, host: str) -> None:
         self._work.pop((stage, pid, host), None)
         self._ended[stage] += 1
+        if stage == STAGES[-1]:
+            self._last = f", the last in process {pid} on {host}"
 
     def stalled(self) -> str:
         """The deepest stage that is at work, or what it waits for."""
@@ -69,8 +72,9 @@ class RunBoard:
                 "/tmp/ray/session_latest/logs)"
             )
         return (
-            f"stage `score` has not begun a further shard after {self._ended['score']}, and {self._ended['build']} are "
-            "built: its actors wait for resources or are still loading (ray status, /tmp/ray/session_latest/logs)"
+            f"stage `score` has not begun a further shard after {self._ended['score']}{self._last}, and "
+            f"{self._ended['build']} are built: its actors wait for resources, are still loading or have stopped (ray "
+            "status, /tmp/ray/session_latest/logs)"
         )
 
 

@@ -28,7 +28,7 @@ TIMEOUT_S = 240
 @pytest.fixture(scope="module")
 def settings(own_workspace):
     """A shard per user or two, so that a run has many moments."""
-    return with_scoring(own_workspace, pairs_per_shard=1, lease_s=2.0)
+    return with_scoring(own_workspace, pairs_per_shard=1, lease_s=2.0, stall_timeout_s=120.0)
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_killed_scorers_are_replaced(settings, undisturbed, reliability):
     score(with_scoring(settings, run="actors"))
     killer.join()
 
-    counts = figures(settings, ["actors"], undisturbed, len(set(killed)), hung=0)  # a hang is pytest's to report
+    counts = figures(settings, ["actors"], undisturbed, len(set(killed)), hung=0)  # hung, it would have raised
     reliability["SIGKILL of a scorer actor"] = counts
     assert repeated(settings, "actors") <= 5
     assert counts == {"tried": 5, "lost": 0, "duplicated": 0, "different": 0, "hung": 0}
@@ -205,10 +205,14 @@ def test_a_stalled_scorer_ends_the_run_by_name(settings, undisturbed, tmp_path, 
     code, seconds = process.wait(TIMEOUT_S), time.monotonic() - started
 
     log = (tmp_path / "stalled.log").read_text()
-    reliability["SIGSTOP of a scorer actor"] = {"tried": len(stopped), "hung": 0, "seconds": round(seconds, 1)}
+    reliability["SIGSTOP of a scorer actor"] = {
+        "tried": len(stopped),
+        "hung": int(seconds > 60),
+        "seconds": round(seconds, 1),
+    }
     assert len(stopped) == 1
     assert code == 2
-    assert "RunStalled: no shard was finished for 15 s: stage `score` is at shard" in log
+    assert "RunStalled: no shard was finished for 15 s: stage `score`" in log  # stopped at a shard, or between two
     assert f"in process {stopped[0].pid} on" in log
     assert seconds < 60
     score(with_scoring(settings, run="stalled"))
