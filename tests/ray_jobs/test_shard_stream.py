@@ -118,6 +118,6 @@ def test_prometheus_sees_pairs_and_exit_layers(finished_run):
     done.set()
     scraper.join()
 
-    for name in ("ray_optirag_pairs", "ray_optirag_exit_layer", "ray_optirag_shard_seconds"):
-        assert name in seen[0]
+    for name in ("ray_optirag_pairs_total", "ray_optirag_exit_layer_bucket", "ray_optirag_shard_seconds_bucket"):
+        assert f"\n{name}{{" in seen[0]
     assert 'outcome="scored"' in seen[0]
