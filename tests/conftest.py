@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -90,6 +91,21 @@ def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         for name, value in environment.items():
             patch.setenv(name, value)
         yield environment["AWS_ENDPOINT_URL"]
+
+
+@pytest.fixture
+def small_disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A file system of `request.param` bytes; skips the test where mounting is not permitted, but no full count."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={request.param}", "tmpfs", str(folder)]
+    mounted = subprocess.run(command, check=False, capture_output=True, text=True)
+    if mounted.returncode and request.config.getoption("--reliability"):
+        pytest.fail(f"the full count needs the right to mount a tmpfs: {mounted.stderr.strip()}")
+    if mounted.returncode:
+        pytest.skip(f"no small disk: mounting a tmpfs is not permitted here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 @pytest.fixture

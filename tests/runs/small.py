@@ -2,7 +2,7 @@
 
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ def run_small(
     name: str,
     requests: pa.Table,
     *,
-    execute: Callable[[Run], Callable[[Sequence[Shard]], Iterator[Receipt]]] | None = None,
+    execute: Callable[[Run], Callable[[Sequence[Shard]], Generator[Receipt]]] | None = None,
     changes: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
@@ -85,5 +85,5 @@ def report(totals: Any) -> dict[str, bytes]:
     return {"run.json": str(totals.pairs).encode()}
 
 
-def in_order(run: Run) -> Callable[[Sequence[Shard]], Iterator[Receipt]]:
+def in_order(run: Run) -> Callable[[Sequence[Shard]], Generator[Receipt]]:
     return lambda shards: (score_shard(run, shard) for shard in shards)

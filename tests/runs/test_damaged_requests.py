@@ -10,8 +10,7 @@ import pytest
 
 from optirag_core.data.schema import REQUESTS
 from optirag_core.errors import DataError
-
-from .test_requests import rows_of, write
+from tests.runs.inputs import rows_of, write
 
 NUM_MUTATIONS = 200
 KINDS = ("flipped", "truncated", "inserted", "zeroed")

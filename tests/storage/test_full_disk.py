@@ -1,7 +1,6 @@
 """A disk that runs full, on a small file system of the kernel's own."""
 
 import os
-import subprocess
 
 import pytest
 
@@ -13,17 +12,7 @@ from optirag_core.storage.base import open_storage
 SIZE = 64 * 2**10
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"needs the right to mount a tmpfs: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+pytestmark = pytest.mark.parametrize("small_disk", [SIZE], indirect=True)
 
 
 def everything(folder):
