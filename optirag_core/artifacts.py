@@ -21,7 +21,8 @@ from optirag_core.config import StorageSettings
 from optirag_core.errors import ArtifactCorrupt, ArtifactMismatch, ArtifactMissing, StorageError
 from optirag_core.manifest import (
     MANIFEST,
-    build_manifest,
+    compose_manifest,
+    describe,
     digest_of,
     manifest_text,
     parse_manifest,
@@ -102,7 +103,7 @@ class Workspace:
             parents: kind -> digest of each artifact it was made from.
             metrics: numbers worth keeping beside it.
         """
-        manifest = build_manifest(kind, version, files, config=config, parents=parents, metrics=metrics)
+        manifest = compose_manifest(kind, version, describe(files), config=config, parents=parents, metrics=metrics)
         if isinstance(self._storage, LocalStorage):
             self._publish_local(self._storage.root / kind, version, files, manifest)
         else:

@@ -18,22 +18,6 @@ SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 
 
-def build_manifest(
-    kind: str,
-    version: str,
-    files: Path,
-    *,
-    config: Mapping[str, Any],
-    parents: Mapping[str, str],
-    metrics: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Describe a folder of files.
-
-    `digest` is the artifact's identity: kind, files, config and parents. `checksum` covers the whole manifest.
-    """
-    return compose_manifest(kind, version, describe(files), config=config, parents=parents, metrics=metrics)
-
-
 def describe(files: Path) -> dict[str, dict[str, Any]]:
     """Name -> sha256 and size of every file below a folder."""
     return {
@@ -52,7 +36,10 @@ def compose_manifest(
     parents: Mapping[str, str],
     metrics: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The manifest of files that are described already, see `describe` and `build_manifest`."""
+    """The manifest of described files.
+
+    `digest` is the artifact's identity: kind, files, config and parents. `checksum` covers the whole manifest.
+    """
     identity = {"kind": kind, "files": dict(described), "config": dict(config), "parents": dict(parents)}
     return seal(
         {

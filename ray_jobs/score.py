@@ -11,7 +11,7 @@ Killed at any moment, the same command goes on with the shards that have no rece
 import logging
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -150,7 +150,7 @@ class Job:
         self.resumed = 0  # pairs that were finished before
         self.seconds = 0.0
 
-    def execute(self, shards: Sequence[Shard]) -> Iterator[Receipt]:
+    def execute(self, shards: Sequence[Shard]) -> Generator[Receipt]:
         """Finish shards and show how far the run is."""
         self.was_needed = True
         left = sum(shard.pairs for shard in shards)
@@ -212,17 +212,17 @@ def _check_prompt(settings: Settings, inputs: Inputs) -> None:
 
 
 def _source(settings: Settings, inputs: Inputs, scratch: Path) -> Source:
-    options = settings.scoring
-    if options.requests is not None:
-        files = open_requests(options.requests, settings.storage, scratch)
-        source = Source(options.requests, grouped(files, scratch), {"files": dict(files.sha256)})
+    location, k = settings.scoring.requests, settings.scoring.all_items_top_k
+    dataset = Dataset.load(inputs["dataset"].path) if location is None or k is not None else None
+    if location is None:
+        source = _from_dataset(settings, dataset)
     else:
-        source = _from_dataset(settings, Dataset.load(inputs["dataset"].path))
-    if options.all_items_top_k is None:
+        files = open_requests(location, settings.storage, scratch)
+        source = Source(location, grouped(files, scratch), {"files": dict(files.sha256)})
+    if k is None:
         return source
-    candidates = Candidates.load(inputs["retriever"].path, Dataset.load(inputs["dataset"].path))
-    filled = _with_candidates(source.tables, candidates, options.all_items_top_k)
-    return Source(source.name, filled, {**source.identity, "all_items_top_k": options.all_items_top_k})
+    filled = _with_candidates(source.tables, Candidates.load(inputs["retriever"].path, dataset), k)
+    return Source(source.name, filled, {**source.identity, "all_items_top_k": k})
 
 
 def _from_dataset(settings: Settings, dataset: Dataset) -> Source:

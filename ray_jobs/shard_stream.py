@@ -1,13 +1,15 @@
-"""Shards -> receipts on Ray Data: one shard is one block through a stage on CPUs and a stage with the scorers.
+"""Shards -> receipts on Ray Data: one shard is one row through a stage on CPUs and a stage with the scorers.
 
-units    {shard: int}      the driver, a few bytes each
-build    shard -> table    a pool of CPU actors: what the scorers will need for the next shards
-score    table -> receipt  a pool of actors with a scorer each; they write the output, the driver sees receipts only
+units    {shard: int}                 the driver, a few bytes each
+build    {shard} -> {shard, table}    a pool of CPU actors: what the scorers need for the next shards
+score    {shard, table} -> {receipt}  a pool of actors with a scorer each; they write the output
+
+A row, because Ray may join or cut blocks of more than one: a shard would be scored in parts. The driver sees receipts.
 """
 
 import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,7 +37,7 @@ class Stage:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
-def stream(shards: Sequence[Shard], build: Stage, score: Stage, options: ScoringSettings) -> Iterator[Receipt]:
+def stream(shards: Sequence[Shard], build: Stage, score: Stage, options: ScoringSettings) -> Generator[Receipt]:
     """Finish shards, in the order in which they happen to be finished.
 
     Raises:

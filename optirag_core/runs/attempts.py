@@ -22,8 +22,6 @@ from optirag_core.runs.plan import Shard, key_digest
 from optirag_core.storage.base import Storage
 from optirag_core.storage.local import named
 
-KINDS = ("scores", "rejects")
-
 
 @dataclass(frozen=True)
 class Receipt:

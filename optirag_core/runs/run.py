@@ -123,10 +123,11 @@ class Run:
             keep_newer: leave it at a run that was committed later.
         """
         path = f"{KIND}/{LATEST}"
-        if not keep_newer or not self._is_older_than(self.storage.read(path), manifest["created_at"]):
+        if not keep_newer or not self._is_newer(self.storage.read(path), manifest["created_at"]):
             self.storage.write(path, self.name.encode())
 
-    def _is_older_than(self, latest: bytes | None, created_at: str) -> bool:
+    def _is_newer(self, latest: bytes | None, created_at: str) -> bool:
+        """Whether the run that `LATEST` names was committed after this time."""
         if latest is None:
             return False
         try:
