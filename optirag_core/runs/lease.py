@@ -73,6 +73,7 @@ def owned(storage: Storage, folder: str, lease_s: float) -> Iterator[Lease]:
 
     Raises:
         RunOwned: another driver is at the run.
+        StorageError: the storage does not keep the first of two writers.
     """
     lease = _acquire(storage, folder, lease_s)
     try:
@@ -98,6 +99,11 @@ def _acquire(storage: Storage, folder: str, lease_s: float) -> Lease:
     winner = storage.create(_owner(folder, number + 1), me)
     if winner != me:
         raise RunOwned(f"{folder} is already owned by {_described(winner)}")
+    if storage.create(_owner(folder, number + 1), b"{}") != me:
+        raise StorageError(
+            f"{storage.uri} lets a second writer replace what a first one created, so that no commit there is safe: "
+            "use a server that honours `If-None-Match: *` on PUT"
+        )
     return Lease(storage, folder, number + 1, lease_s)
 
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from optirag_core.errors import RunOwned
+from optirag_core.errors import RunOwned, StorageError
 from optirag_core.runs.lease import owned
 from optirag_core.storage.local import LocalStorage
 
@@ -56,3 +56,14 @@ def test_the_loser_of_a_race_for_a_free_run_is_told(storage, monkeypatch):
 
     with pytest.raises(RunOwned, match="already owned by process 1 on other"), owned(storage, "run", LEASE_S):
         pass
+
+
+def test_a_storage_that_replaces_what_was_created_is_refused(storage, monkeypatch):
+    def replaces(path, content):  # a server that ignores If-None-Match
+        storage.write(path, content)
+        return content
+
+    monkeypatch.setattr(storage, "create", replaces)
+
+    with pytest.raises(StorageError, match="no commit there is safe"), owned(storage, "run", LEASE_S):
+        pytest.fail("the run was owned")
