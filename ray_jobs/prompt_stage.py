@@ -5,13 +5,15 @@ from collections.abc import Sequence
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
 from optirag_core.artifacts import Artifact
 from optirag_core.config import PromptSettings, Settings
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.rows import Rows
 from optirag_core.data.splits import requests_for
+from optirag_core.engine.loading import context_length
+from optirag_core.errors import ConfigError
 from optirag_core.prompting.assembly import PromptAssembler, requests_from
 from optirag_core.prompting.builder import PUNCTUATION, PromptBuilder
 from optirag_core.prompting.template import MACROS_WITHOUT_VALUE, PromptTemplate
@@ -30,6 +32,18 @@ def prompt_config(settings: Settings) -> dict[str, object]:
         "prompt_settings": settings.prompt.model_dump(mode="json", exclude={"template"}),
         "num_similar_users": settings.retriever.num_similar_users,
     }
+
+
+def check_context(settings: PromptSettings, llm: PreTrainedConfig) -> None:
+    """
+    Raises:
+        ConfigError: prompts may get longer than the LLM reads.
+    """
+    if settings.max_tokens > (longest := context_length(llm)):
+        raise ConfigError(
+            f"prompt.max_tokens {settings.max_tokens} exceeds the LLM's context of {longest} tokens: lower it, or use "
+            "an LLM with a longer context"
+        )
 
 
 def open_assembler(

@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from tqdm import tqdm
+from transformers import AutoConfig
 
 from optirag_core import __version__
 from optirag_core.artifacts import scratch_folder
@@ -41,6 +42,7 @@ from optirag_core.runs.run import drive
 from optirag_core.runs.totals import Totals
 from ray_jobs.artifact_job import Inputs, open_inputs
 from ray_jobs.command import run_job
+from ray_jobs.prompt_stage import check_context
 from ray_jobs.session import ray_session
 from ray_jobs.shard_stages import EXIT_POLICY, KINDS, BuildPrompts, ScorePrompts, open_run
 from ray_jobs.shard_stream import Stage, stream
@@ -203,6 +205,7 @@ def _check_prompt(settings: Settings, inputs: Inputs) -> None:
             f"llm/{inputs['llm'].version} was tuned on another prompt ({tuned_on[:12]}) than prompt.template "
             f"{settings.prompt.template} now gives ({now[:12]}): run tune_llm again or restore the template"
         )
+    check_context(settings.prompt, AutoConfig.from_pretrained(inputs["llm"].path))
     longest, step = settings.prompt.max_tokens, settings.scoring.max_tokens_in_flight // 2
     if longest > step:
         raise ConfigError(

@@ -16,7 +16,7 @@ from optirag_core.training.llm import tune_llm as tune
 from optirag_core.training.packing import Sample
 from ray_jobs.artifact_job import finished, open_inputs
 from ray_jobs.command import run_job
-from ray_jobs.prompt_stage import labelled_samples, open_assembler, prompt_config, scratch_tokenizer
+from ray_jobs.prompt_stage import check_context, labelled_samples, open_assembler, prompt_config, scratch_tokenizer
 from ray_jobs.session import ray_session
 from ray_jobs.train_loop import fit, report, start_worker
 
@@ -58,6 +58,7 @@ def _loop(config: dict[str, Any]) -> None:
         )
     else:
         model, tokenizer = load_llm(settings.llm.path, dtype=settings.llm.dtype)
+        check_context(settings.prompt, model.config)
     assembler, builder = open_assembler(settings, dataset, inputs["retriever"], tokenizer)
     samples = labelled_samples(assembler, dataset.interactions, "tune")
     cold = (

@@ -6,7 +6,13 @@ from typing import Literal
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from optirag_core.errors import ModelError
 
@@ -43,6 +49,12 @@ def load_llm(
             f"{path} lacks weights of {random[0]} in the shape that its config says ({len(random)} in all)"
         )
     return model.eval(), tokenizer
+
+
+def context_length(config: PreTrainedConfig) -> int:
+    """Tokens of the longest prompt; a sliding window (Mistral 0.1) limits it too, as our attention has none."""
+    window = getattr(config, "sliding_window", None)
+    return min(config.max_position_embeddings, window or config.max_position_embeddings)
 
 
 def save_llm(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

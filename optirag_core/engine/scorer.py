@@ -19,6 +19,7 @@ from optirag_core.engine.figures import RunFigures
 from optirag_core.engine.groups import PairScore, UserGroup
 from optirag_core.engine.heads import ExitHeads, lm_answer_head, p_yes
 from optirag_core.engine.layout import PromptPart, parts_of
+from optirag_core.engine.loading import context_length
 from optirag_core.engine.policy import ExitPolicy, exits_at
 from optirag_core.engine.scheduler import DepthQueues
 from optirag_core.engine.trace import Trace
@@ -66,8 +67,7 @@ class Scorer:
         self._final_head = lm_answer_head(model, answer_ids)
         self.policy = policy
         self._max_tokens = max_tokens_in_flight
-        window = getattr(model.config, "sliding_window", None)  # Mistral 0.1; the cascade sees a whole prompt
-        self._context = min(model.config.max_position_embeddings, window or model.config.max_position_embeddings)
+        self._context = context_length(model.config)
 
     @torch.inference_mode()
     def score(self, groups: Sequence[UserGroup]) -> list[list[PairScore]]:

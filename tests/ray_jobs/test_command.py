@@ -106,6 +106,19 @@ def test_an_llm_with_too_few_layers_is_refused(run, finished_run):
     assert files_below(Path(finished_run.workspace)) == before
 
 
+def test_an_llm_with_too_short_a_context_stops_before_training(run, finished_run):
+    llm = Workspace(finished_run.workspace).open("llm").path
+    before = files_below(Path(finished_run.workspace))
+
+    code, line = run(
+        tune_llm, finished_run, "--llm.init", "pretrained", "--llm.path", str(llm), "--prompt.max_tokens", "2049"
+    )
+
+    assert code == 2
+    assert "prompt.max_tokens 2049 exceeds the LLM's context of 2048 tokens" in line
+    assert files_below(Path(finished_run.workspace)) == before
+
+
 def test_a_pretrained_llm_is_tuned_with_lora(run, finished_run, tmp_path, capsys):
     llm = Workspace(finished_run.workspace).open("llm")
     own = finished_run.model_copy(update={"workspace": str(tmp_path / "workspace")})

@@ -14,7 +14,7 @@ from optirag_core.data.dataset import Dataset
 from optirag_core.data.schema import REQUESTS
 from optirag_core.data.splits import requests_for
 from optirag_core.engine.loading import load_llm
-from optirag_core.errors import ArtifactMismatch, RunIncomplete, RunMismatch
+from optirag_core.errors import ArtifactMismatch, ConfigError, RunIncomplete, RunMismatch
 from optirag_core.prompting.assembly import requests_from
 from optirag_core.runs.reader import read_artifact, read_scores
 from ray_jobs.artifact_job import open_inputs
@@ -106,6 +106,13 @@ def test_another_template_than_the_llm_was_tuned_on_is_refused(finished_run):
 
     with pytest.raises(ArtifactMismatch, match="was tuned on another prompt"):
         score(other)
+
+
+def test_prompts_longer_than_the_llm_reads_are_refused(finished_run):
+    longer = finished_run.prompt.model_copy(update={"max_tokens": 4096})
+
+    with pytest.raises(ConfigError, match=r"prompt.max_tokens 4096 exceeds the LLM's context of 2048 tokens"):
+        score(finished_run.model_copy(update={"prompt": longer}))
 
 
 CHANGES = {
