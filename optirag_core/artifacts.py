@@ -7,11 +7,12 @@ manifest is no artifact. Loading verifies size and sha256 of every file before a
 read where they are; those of a bucket are copied once per machine.
 """
 
+import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from optirag_core.manifest import (
     verify_files,
 )
 from optirag_core.storage.base import open_storage
-from optirag_core.storage.cache import cache_folder, locked
+from optirag_core.storage.cache import cache_folder, locked, remove_unused
 from optirag_core.storage.local import LocalStorage, named
 
 LATEST = "LATEST"
@@ -84,6 +85,7 @@ class Workspace:
     def __init__(self, uri: str, storage: StorageSettings = StorageSettings()) -> None:
         self.uri = uri.rstrip("/")
         self._storage = open_storage(self.uri, storage)
+        self._cache_days = storage.cache_days
 
     def save(
         self,
@@ -177,9 +179,12 @@ class Workspace:
     def _copy(self, kind: str, version: str, manifest: Mapping[str, Any], origin: str) -> Path:
         """This machine's copy: made by the first process that needs it, and made anew where it was damaged."""
         entry = cache_folder() / f"{kind}-{version}-{manifest['checksum'][:12]}"
+        with suppress(FileNotFoundError):
+            os.utime(entry)  # used today
         if not _is_intact(entry, manifest):
             with locked(entry):
                 if not _is_intact(entry, manifest):  # another process may have been faster
+                    remove_unused(self._cache_days)
                     self._download(f"{kind}/{version}", entry, manifest, origin)
         return entry
 

@@ -256,6 +256,7 @@ class StorageSettings(Section):
     max_attempts: Count = Field(10, description="tries of one request; 3 fail 1 in 5 operations at 30 % errors")
     connect_timeout_s: Positive = 5.0
     read_timeout_s: Positive = 60.0
+    cache_days: Positive = Field(14.0, description="a machine's copy that no job has opened for so long is removed")
 
 
 class RaySettings(Section):

@@ -163,6 +163,20 @@ def test_a_copy_is_not_downloaded_again(workspace, saved, stored):
     assert [path.name for path in entries()] == [f"llm-v1-{saved.manifest['checksum'][:12]}"]
 
 
+def test_copies_that_nobody_opens_are_removed(workspace, files):
+    for version in ("unused", "used"):
+        save(workspace, files, version)
+    killed = cache_folder() / ".staging-llm-other"
+    killed.mkdir()
+    for copy in (*cache_folder().glob("llm-*/"), killed):
+        os.utime(copy, (0, time.time() - 15 * 86400))
+    workspace.open("llm", "used")
+    save(workspace, files, "new")
+
+    assert sorted(copy.name.split("-")[1] for copy in cache_folder().iterdir() if copy.is_dir()) == ["new", "used"]
+    assert workspace.open("llm", "unused").path.is_dir()
+
+
 def test_only_listed_files_are_downloaded(workspace, saved, stored):
     stored.write("llm/v1/unlisted.bin", b"of another attempt")
     (saved.path / "weights.bin").unlink()

@@ -2,10 +2,13 @@
 
 import fcntl
 import os
+import shutil
 import stat
 import tempfile
+import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from optirag_core.errors import StorageError
@@ -25,6 +28,20 @@ def cache_folder() -> Path:
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid() or status.st_mode & 0o022:
         raise StorageError(f"{folder} is not this user's alone: remove it, or point TMPDIR to another folder")
     return folder
+
+
+def remove_unused(days: float) -> None:
+    """Remove the copies that nobody has opened for so many days, and what killed downloads left.
+
+    Files that a process has open or mapped stay with it.
+    """
+    folder, oldest = cache_folder(), time.time() - days * 86400
+    with named(folder):
+        for entry in [entry for entry in folder.iterdir() if entry.is_dir() and entry.stat().st_mtime < oldest]:
+            removed = folder / f".removed-{uuid.uuid4().hex}"
+            with suppress(FileNotFoundError):  # another process was faster
+                entry.rename(removed)  # at once: a process that opens it now finds none, not half of one
+                shutil.rmtree(removed)
 
 
 @contextmanager
