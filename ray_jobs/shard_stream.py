@@ -7,6 +7,7 @@ score    {shard, table} -> {receipt}  a pool of actors with a scorer each; they 
 A row, because Ray may join or cut blocks of more than one: a shard would be scored in parts. The driver sees receipts.
 """
 
+import logging
 import queue
 import threading
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -50,6 +51,7 @@ def stream(shards: Sequence[Shard], build: Stage, score: Stage, options: Scoring
     board = RunBoard.remote()
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # the driver shows one for the pairs
+    logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it would warn that they are off
     context.raise_original_map_exception = True  # a wrapped one loses its cause on the way to the driver
     units = [{"shard": shard.number} for shard in shards]
     built = ray.data.from_items(units, override_num_blocks=len(units)).map_batches(
