@@ -120,7 +120,7 @@ def _exit_layers(exits: Mapping[str, Any]) -> Plot:
     axes.set_yticks([])
     axes.margins(y=0.12)
     axes.set_xlabel("exit layer")
-    depth = f"{exits['mean_exit_layer']:.1f} of {exits['num_layers']} layers"
+    depth = f"{exits['mean_exit_layer']:.2f} of {exits['num_layers']} layers"
     spoken = ", ".join(f"layer {layer} {share:.1f} %" for layer, share in zip(layers, shares, strict=True))
     return Plot(
         "Where pairs stop",

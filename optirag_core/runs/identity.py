@@ -16,7 +16,7 @@ RUN_FILE = "run.json"
 class RunIdentity:
     """Named values: inputs' checksums, artifacts' digests, the prompt's, the policy, settings, the plan's digest."""
 
-    fields: Mapping[str, str | int | float | bool | None]  # dotted names
+    fields: Mapping[str, Any]  # dotted names -> what JSON knows
 
     @classmethod
     def of(cls, nested: Mapping[str, Any]) -> "RunIdentity":
@@ -55,10 +55,8 @@ def _flattened(value: Any, name: str) -> Any:
     if isinstance(value, Mapping):
         for key, inner in value.items():
             yield from _flattened(inner, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, list | tuple):
-        yield name, json.dumps(value)
     else:
-        yield name, value
+        yield name, list(value) if isinstance(value, tuple) else value
 
 
 def _shown(fields: Mapping[str, Any], name: str) -> str:

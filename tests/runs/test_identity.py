@@ -13,7 +13,7 @@ def test_nested_values_have_dotted_names():
     assert RunIdentity.of(FIELDS).fields == {
         "requests.files.a.parquet": "0" * 64,
         "exits.threshold": 0.01,
-        "exits.layers": "[3, 4]",
+        "exits.layers": [3, 4],
         "seed": 0,
     }
 
