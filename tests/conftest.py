@@ -31,7 +31,7 @@ def reliability(request: pytest.FixtureRequest) -> Iterator[dict[str, dict[str, 
     figures: dict[str, dict[str, Any]] = {}
     yield figures
     if file := request.config.getoption("--reliability"):
-        described = {"command": f"pytest --reliability {file}", "date": time.strftime("%Y-%m-%d")}
+        described = {"command": "pytest --reliability FILE", "date": time.strftime("%Y-%m-%d")}
         described |= {"hardware": hardware("cpu"), "commit": commit(), "faults": dict(sorted(figures.items()))}
         file.write_text(json.dumps(described, indent=1) + "\n", encoding="utf-8")
 
