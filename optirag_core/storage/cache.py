@@ -37,11 +37,12 @@ def remove_unused(days: float) -> None:
     """
     folder, oldest = cache_folder(), time.time() - days * 86400
     with named(folder):
-        for entry in [entry for entry in folder.iterdir() if entry.is_dir() and entry.stat().st_mtime < oldest]:
-            removed = folder / f".removed-{uuid.uuid4().hex}"
-            with suppress(FileNotFoundError):  # another process was faster
-                entry.rename(removed)  # at once: a process that opens it now finds none, not half of one
-                shutil.rmtree(removed)
+        for entry in folder.iterdir():
+            with suppress(FileNotFoundError):  # another process is at it too
+                if entry.is_dir() and entry.stat().st_mtime < oldest:
+                    removed = folder / f".removed-{uuid.uuid4().hex}"
+                    entry.rename(removed)  # at once: a process that opens it now finds none, not half of one
+                    shutil.rmtree(removed)
 
 
 @contextmanager
