@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from optirag_core.config import StorageSettings
 from optirag_core.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing, StorageError
 from optirag_core.manifest import MANIFEST, seal
 from optirag_core.storage.base import open_storage
-from optirag_core.storage.cache import cache_folder
+from optirag_core.storage.cache import cache_folder, remove_unused
 from tests.storage.faulty_proxy import FaultyProxy
 
 pytestmark = pytest.mark.s3
@@ -175,6 +176,16 @@ def test_copies_that_nobody_opens_are_removed(workspace, files):
 
     assert sorted(copy.name.split("-")[1] for copy in cache_folder().iterdir() if copy.is_dir()) == ["new", "used"]
     assert workspace.open("llm", "unused").path.is_dir()
+
+
+def test_many_may_remove_copies_at_once():
+    for number in range(300):
+        copy = cache_folder() / f"llm-{number}"
+        copy.mkdir()
+        os.utime(copy, (0, 0))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(remove_unused, [14.0] * 8))  # raises what one of them raised
+    assert entries() == []
 
 
 def test_only_listed_files_are_downloaded(workspace, saved, stored):

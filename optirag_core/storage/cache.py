@@ -42,7 +42,7 @@ def remove_unused(days: float) -> None:
                 if entry.is_dir() and entry.stat().st_mtime < oldest:
                     removed = folder / f".removed-{uuid.uuid4().hex}"
                     entry.rename(removed)  # at once: a process that opens it now finds none, not half of one
-                    shutil.rmtree(removed)
+                    shutil.rmtree(removed, ignore_errors=True)
 
 
 @contextmanager
