@@ -18,6 +18,7 @@ import psutil
 
 from benchmarks.hardware import commit, hardware
 from optirag_core.artifacts import Workspace
+from optirag_core.inference.opening import TRAINED
 from ray_jobs.command import parse
 
 INTERVAL_S = 1.0
@@ -89,7 +90,7 @@ def _figures(workspace: Workspace) -> dict[str, object]:
     summary = json.loads((workspace.open("reports").path / "summary.json").read_text(encoding="utf-8"))
     kept = ("model", "floors", "beats_floor", "exits", "cold_start", "throughput")
     figures = {name: summary[name] for name in kept}
-    for kind in ("dataset", "retriever", "llm", "exit_heads", "scores"):
+    for kind in (*TRAINED, "scores"):
         figures[kind] = dict(workspace.open(kind).metrics)
     return figures
 

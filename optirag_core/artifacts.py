@@ -17,14 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optirag_core import __version__
 from optirag_core.config import StorageSettings
 from optirag_core.errors import ArtifactCorrupt, ArtifactMismatch, ArtifactMissing, StorageError
 from optirag_core.manifest import (
     MANIFEST,
     compose_manifest,
     describe,
-    digest_of,
     manifest_text,
     parse_manifest,
     verify_files,
@@ -37,6 +35,7 @@ LATEST = "LATEST"
 MADE_BY = {
     "dataset": "prepare_data",
     "retriever": "train_retriever",
+    "index": "train_retriever",
     "llm": "tune_llm",
     "exit_heads": "train_exit_heads",
     "scores": "score",
@@ -214,11 +213,6 @@ def scratch_folder() -> Iterator[Path]:
     """A temporary folder to collect an artifact's files in."""
     with tempfile.TemporaryDirectory(prefix="optirag-") as name:
         yield Path(name)
-
-
-def version_of(config: Mapping[str, Any], parents: Mapping[str, str]) -> str:
-    """Name of the artifact that these settings and parents make: 12 hex digits."""
-    return digest_of({"config": config, "parents": parents, "code": __version__})[:12]
 
 
 def _is_name(version: str) -> bool:

@@ -72,7 +72,7 @@ class DatasetSettings(Section):
 
 
 class RetrieverSettings(Section):
-    """GCN-Retriever (paper section 4, algorithm 1)."""
+    """GCN-Retriever (paper section 4, algorithm 1): the vectors of users and items."""
 
     num_layers: Count = 3
     embedding_dim: Count = 64
@@ -83,8 +83,6 @@ class RetrieverSettings(Section):
     batch_size: Count = Field(1024, description="BPR triples per step, summed over workers")
     max_epochs: Count = 40
     patience: Count = Field(4, description="epochs without a better validation loss before training stops")
-    index_factory: str = Field("Flat", description="FAISS factory string; Flat is exact")
-    num_similar_users: Annotated[int, Field(ge=0)] = 4
 
     @model_validator(mode="after")
     def _weights_match_layers(self) -> Self:
@@ -94,11 +92,18 @@ class RetrieverSettings(Section):
         return self
 
 
+class IndexSettings(Section):
+    """The index over the retriever's user vectors."""
+
+    factory: str = Field("Flat", description="FAISS factory string; Flat is exact")
+
+
 class PromptSettings(Section):
     """The prompt (paper section 9.1, tables 6-8)."""
 
     template: str = Field("generic", description="books, amazon, yelp, generic, or the path of a .jinja file")
     item_fields: tuple[str, ...] = Field((), description="generic template: item columns shown after the title")
+    num_similar_users: Annotated[int, Field(ge=0)] = 4
     max_history: Count = Field(15, description="interactions shown of the target user (paper section 9.1.1)")
     max_similar_history: Count = Field(15, description="interactions shown of each similar user")
     max_tokens: Count = Field(2048, description="prefix + longest suffix; the oldest history is dropped above it")
@@ -122,22 +127,16 @@ class ShapeSettings(Section):
         return self
 
 
-class LlmSettings(Section):
-    """The LLM and its instruction tuning (paper section 5.2)."""
+class TuningSettings(Section):
+    """How an LLM learns the answers (paper section 5.2)."""
 
-    init: Literal["scratch", "pretrained"] = "scratch"
-    path: str | None = Field(None, description="init: pretrained: local folder or hub name")
-    tuning: Literal["full", "lora", "none"] = "full"
-    lora_rank: Count = 16
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 is for GPUs: 6-8x slower on CPUs")
-    shape: ShapeSettings = ShapeSettings()
     cold_start_epochs: Annotated[int, Field(ge=0)] = Field(
         0, description="epochs before the others on prompts without similar users, which are several times shorter"
     )
     epochs: Count = 1
     max_steps: Count | None = None
-    batch_tokens: Count = Field(8192, description="padded tokens per optimiser step and worker")
-    learning_rate: Positive = Field(1e-3, description="of AdamW")
+    batch_tokens: Count = Field(4096, description="padded tokens per optimiser step and worker")
+    learning_rate: Positive = Field(2e-4, description="of AdamW")
     muon_learning_rate: Positive | None = Field(
         None, description="Muon trains the layers' matrices with this rate, AdamW the rest: faster from scratch"
     )
@@ -147,6 +146,25 @@ class LlmSettings(Section):
         0.0, description="weight of predicting each shown rating from what precedes it; helps models from scratch"
     )
 
+
+class ScratchSettings(TuningSettings):
+    """A small Llama and its tokenizer, trained from the data."""
+
+    shape: ShapeSettings = ShapeSettings()
+    cold_start_epochs: Annotated[int, Field(ge=0)] = 1
+    learning_rate: Positive = 3e-3
+    muon_learning_rate: Positive | None = 0.01
+    history_loss_weight: Annotated[float, Field(ge=0.0)] = 0.5
+
+
+class PretrainedSettings(TuningSettings):
+    """An LLM that is there already, tuned on the data."""
+
+    path: str | None = Field(None, description="local folder or hub name")
+    tuning: Literal["full", "lora", "none"] = "lora"
+    lora_rank: Count = 16
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 is for GPUs: 6-8x slower on CPUs")
+
     @field_validator("path")
     @classmethod
     def _absolute(cls, path: str | None) -> str | None:
@@ -154,32 +172,38 @@ class LlmSettings(Section):
         return str(Path(path).absolute()) if path and Path(path).exists() else path
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.init == "pretrained" and self.path is None:
-            raise ValueError("llm.init: pretrained needs llm.path (a local folder or a hub name)")
-        if self.init == "scratch" and self.tuning != "full":
-            raise ValueError(f"llm.init: scratch trains all weights: set llm.tuning: full, not {self.tuning}")
+    def _muon_has_matrices(self) -> Self:
         if self.tuning == "lora" and self.muon_learning_rate is not None:
-            raise ValueError("llm.muon_learning_rate is for whole matrices: leave it null with llm.tuning: lora")
+            raise ValueError(
+                "llm.pretrained.muon_learning_rate is for whole matrices: leave it null with llm.pretrained.tuning lora"
+            )
         return self
 
 
-class ExitSettings(Section):
-    """Multi-head early exit (paper section 5, algorithm 2)."""
+class LlmSettings(Section):
+    """The LLM: trained from scratch or pretrained; the section that `init` does not name is not read."""
+
+    init: Literal["scratch", "pretrained"] = "scratch"
+    scratch: ScratchSettings = ScratchSettings()
+    pretrained: PretrainedSettings = PretrainedSettings()
+
+    @property
+    def chosen(self) -> ScratchSettings | PretrainedSettings:
+        """The section that `init` names."""
+        return self.scratch if self.init == "scratch" else self.pretrained
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> Self:
+        if self.init == "pretrained" and self.pretrained.path is None:
+            raise ValueError("llm.init: pretrained needs llm.pretrained.path (a local folder or a hub name)")
+        return self
+
+
+class ExitHeadsSettings(Section):
+    """The heads of multi-head early exit and their training (paper section 5.2)."""
 
     layers: tuple[Count, ...] = Field(
-        (3, 4), description="1-based; of the default llm.shape. The paper's, for 32 layers: 5, 10, 15, 20, 25, 30"
-    )
-    window: Annotated[int, Field(ge=2)] = Field(3, description="m of algorithm 2")
-    threshold: Annotated[float, Field(ge=0.0)] = Field(0.01, description="tau of algorithm 2")
-    criterion: Literal["ratio", "probability", "none"] = Field(
-        "ratio", description="ratio: p_yes/p_no (algorithm 2); probability: p_yes (section 5.1); none: full depth"
-    )
-    group_stop: Count | None = Field(
-        None, description="k_min: a user's candidates stop together once fewer of them are left; approximate"
-    )
-    frozen_prefix_after: Count | None = Field(
-        None, description="above this layer the shared prefix keeps its hidden states; approximate"
+        (3, 4), description="1-based; of the default llm.scratch.shape. The paper's, for 32 layers: 5, 10, ..., 30"
     )
     learning_rate: Positive = Field(1e-3, description="lambda_0 of section 5.2")
     decay: Annotated[float, Field(ge=0.0)] = Field(0.1, description="beta of section 5.2")
@@ -189,19 +213,32 @@ class ExitSettings(Section):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if not self.layers or list(self.layers) != sorted(set(self.layers)):
-            raise ValueError(f"exits.layers must be a strictly increasing, non-empty list, got {list(self.layers)}")
-        if self.layers[0] < self.window:
             raise ValueError(
-                f"exits.window {self.window} reads {self.window} layers back: "
-                f"the first exit layer must be >= {self.window}, got {self.layers[0]}"
+                f"exit_heads.layers must be a strictly increasing, non-empty list, got {list(self.layers)}"
             )
         return self
 
 
-class ScoringSettings(Section):
-    """The batch job `score`."""
+class ExitPolicySettings(Section):
+    """When a pair stops (paper section 5, algorithm 2)."""
 
-    pairs_per_shard: Count = Field(2000, description="about so many pairs of whole users are scored in one go")
+    criterion: Literal["ratio", "probability", "none"] = Field(
+        "ratio", description="ratio: p_yes/p_no (algorithm 2); probability: p_yes (section 5.1); none: full depth"
+    )
+    window: Annotated[int, Field(ge=2)] = Field(3, description="m of algorithm 2")
+    threshold: Annotated[float, Field(ge=0.0)] = Field(0.01, description="tau of algorithm 2")
+    group_stop: Count | None = Field(
+        None, description="k_min: a user's candidates stop together once fewer of them are left; approximate"
+    )
+    frozen_prefix_after: Count | None = Field(
+        None, description="above this layer the shared prefix keeps its hidden states; approximate"
+    )
+
+
+class EngineSettings(Section):
+    """How the LLM computes scores."""
+
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 is for GPUs: 6-8x slower on CPUs")
     max_tokens_in_flight: Count = Field(
         16384, description="prompt tokens that the engine holds at a time; one step takes at most half of them"
     )
@@ -209,45 +246,88 @@ class ScoringSettings(Section):
         False, description="rows are filled up to fixed sizes, so that a pair's last bits depend less on its neighbours"
     )
     compile_layers: bool = Field(False, description="run the LLM's layers through torch.compile; a minute at start-up")
-    requests: str | None = Field(
+
+
+class RequestsSettings(Section):
+    """What the job `score` is asked for."""
+
+    path: str | None = Field(
         None, description="Parquet file or folder of requests or pairs, local or s3://; default: the test split"
     )
-    max_requests: Count | None = Field(None, description="score a seeded sample of so many of the test split's users")
+    max_users: Count | None = Field(None, description="of the test split: a seeded sample of at most this many users")
     all_items_top_k: Count | None = Field(
         None,
-        description="users without a candidate list get so many items of the retriever; with no scoring.requests all "
+        description="users without a candidate list get this many items of the retriever; with no requests.path all "
         "users do; --all-items sets it",
     )
-    run: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run, e.g. a date; default: its id"
-    )
-    max_reject_share: Share = Field(0.01, description="the job fails above this share of rejected pairs")
-    stall_timeout_s: Positive = Field(900.0, description="the job ends when no shard was finished for so long")
-    lease_s: Positive = Field(60.0, description="another driver may take a run over after so long a silence")
-    clean: bool = Field(False, description="after the commit, remove attempts of this run that it does not use")
-    num_prompt_actors: Count = Field(1, description="actors that build the next shards' prompts")
-    num_cpus_per_prompt_actor: Positive = 0.5
-    num_actors: Count = Field(1, description="scorers; the pool's least size")
-    max_actors: Count | None = Field(None, description="the pool's largest size; default: num_actors, a fixed pool")
-    num_cpus_per_actor: Annotated[float, Field(ge=0.0)] = 0.5
-    num_gpus_per_actor: Annotated[float, Field(ge=0.0)] = 0.0
-    memory_gib_per_actor: Positive | None = Field(None, description="main memory that Ray reserves for a scorer")
-    accelerator_type: str | None = Field(None, description="Ray accelerator type, e.g. A100")
+
+    @field_validator("path")
+    @classmethod
+    def _absolute(cls, path: str | None) -> str | None:
+        return path if path is None or "://" in path else str(Path(path).absolute())
 
     @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.max_requests and (self.requests or self.all_items_top_k):
-            raise ValueError("scoring.max_requests samples the test split: leave it null with other requests")
-        if self.run in ("LATEST", "scores"):
-            raise ValueError(f"scoring.run {self.run} is a name that the workspace uses: give another")
-        if self.max_actors and self.max_actors < self.num_actors:
-            raise ValueError(f"scoring.max_actors {self.max_actors} is below scoring.num_actors {self.num_actors}")
+    def _sample_of_the_split(self) -> Self:
+        if self.max_users and (self.path or self.all_items_top_k):
+            raise ValueError("requests.max_users samples the test split: leave it null with other requests")
         return self
 
-    @field_validator("requests")
+
+class RunSettings(Section):
+    """A scoring run: its name, its shards, and what ends it."""
+
+    name: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run, e.g. a date; default: its id"
+    )
+    pairs_per_shard: Count = Field(2000, description="pairs, of whole users, that are scored in one go, about")
+    max_reject_share: Share = Field(0.01, description="the job fails above this share of rejected pairs")
+    stall_timeout_s: Positive = Field(900.0, description="the job ends when no shard was finished for this long")
+    lease_s: Positive = Field(60.0, description="another driver may take a run over after a silence of this length")
+    clean: bool = Field(False, description="after the commit, remove attempts of this run that it does not use")
+
+    @field_validator("name")
     @classmethod
-    def _absolute(cls, requests: str | None) -> str | None:
-        return requests if requests is None or "://" in requests else str(Path(requests).absolute())
+    def _free(cls, name: str | None) -> str | None:
+        if name in ("LATEST", "scores"):
+            raise ValueError(f"run.name {name} is a name that the workspace uses: give another")
+        return name
+
+
+class ActorsSettings(Section):
+    """The processes of a scoring run and what Ray reserves for each."""
+
+    num_scorers: Count = Field(1, description="the pool's least size")
+    max_scorers: Count | None = Field(None, description="the pool's largest size; default: num_scorers, a fixed pool")
+    num_cpus_per_scorer: Annotated[float, Field(ge=0.0)] = 0.5
+    num_gpus_per_scorer: Annotated[float, Field(ge=0.0)] = 0.0
+    memory_gib_per_scorer: Positive | None = Field(None, description="main memory that Ray reserves for a scorer")
+    accelerator_type: str | None = Field(None, description="Ray accelerator type of a scorer, e.g. A100")
+    torch_threads: Count = Field(2, description="threads of torch in each scorer")
+    num_prompt_builders: Count = Field(1, description="actors that build the next shards' prompts")
+    num_cpus_per_prompt_builder: Positive = 0.5
+
+    @model_validator(mode="after")
+    def _pool_has_a_size(self) -> Self:
+        if self.max_scorers and self.max_scorers < self.num_scorers:
+            raise ValueError(f"actors.max_scorers {self.max_scorers} is below actors.num_scorers {self.num_scorers}")
+        return self
+
+
+class WorkersSettings(Section):
+    """The workers of one training job."""
+
+    num_workers: Annotated[int, Field(ge=0)] = Field(1, description="0 trains in the driver's own process")
+    num_cpus_per_worker: Positive = 1.0
+    num_gpus_per_worker: Annotated[float, Field(ge=0.0)] = 0.0
+    torch_threads: Count = Field(2, description="threads of torch in each worker")
+
+
+class TrainingSettings(Section):
+    """The resources of each training job; they change no artifact."""
+
+    retriever: WorkersSettings = WorkersSettings()
+    llm: WorkersSettings = WorkersSettings()
+    exit_heads: WorkersSettings = WorkersSettings()
 
 
 class StorageSettings(Section):
@@ -256,23 +336,19 @@ class StorageSettings(Section):
     max_attempts: Count = Field(10, description="tries of one request; 3 fail 1 in 5 operations at 30 % errors")
     connect_timeout_s: Positive = 5.0
     read_timeout_s: Positive = 60.0
-    cache_days: Positive = Field(14.0, description="a machine's copy that no job has opened for so long is removed")
+    cache_days: Positive = Field(14.0, description="a machine's copy that no job has opened for this long is removed")
 
 
 class RaySettings(Section):
-    """The local Ray and the size of its training jobs."""
+    """The Ray that a job runs on."""
 
     address: str = Field("local", description="`local` starts a Ray on this machine; `auto` joins the cluster's")
     num_cpus: Count = Field(2, description="logical CPUs of the local Ray")
     object_store_mib: Annotated[int, Field(ge=80)] = 256
-    train_workers: Annotated[int, Field(ge=0)] = Field(1, description="0 trains in the driver's own process")
-    cpus_per_train_worker: Positive = 1.0
-    gpus_per_train_worker: Annotated[float, Field(ge=0.0)] = 0.0
-    torch_threads: Count = Field(2, description="threads of torch in each worker")
 
 
 class Settings(Section):
-    """All settings of a run."""
+    """All settings: one section per artifact, in the order in which they are made, then how jobs run."""
 
     workspace: str = Field(
         "runs/default", validate_default=True, description="local folder or s3://bucket/prefix that holds the artifacts"
@@ -280,10 +356,16 @@ class Settings(Section):
     seed: int = 0
     dataset: DatasetSettings = DatasetSettings()
     retriever: RetrieverSettings = RetrieverSettings()
+    index: IndexSettings = IndexSettings()
     prompt: PromptSettings = PromptSettings()
     llm: LlmSettings = LlmSettings()
-    exits: ExitSettings = ExitSettings()
-    scoring: ScoringSettings = ScoringSettings()
+    exit_heads: ExitHeadsSettings = ExitHeadsSettings()
+    exit_policy: ExitPolicySettings = ExitPolicySettings()
+    engine: EngineSettings = EngineSettings()
+    requests: RequestsSettings = RequestsSettings()
+    run: RunSettings = RunSettings()
+    actors: ActorsSettings = ActorsSettings()
+    training: TrainingSettings = TrainingSettings()
     storage: StorageSettings = StorageSettings()
     ray: RaySettings = RaySettings()
 
@@ -295,16 +377,21 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _exits_inside_llm(self) -> Self:
-        num_layers = self.llm.shape.num_layers
-        if self.llm.init == "scratch" and self.exits.layers[-1] >= num_layers:
+        layers, window, num_layers = self.exit_heads.layers, self.exit_policy.window, self.llm.scratch.shape.num_layers
+        if layers[0] < window:
             raise ValueError(
-                f"exits.layers {list(self.exits.layers)} must lie below llm.shape.num_layers {num_layers}, where the "
-                "LLM's own head stands"
+                f"exit_policy.window {window} reads {window} layers back: the first exit layer must be >= {window}, "
+                f"got {layers[0]}"
+            )
+        if self.llm.init == "scratch" and layers[-1] >= num_layers:
+            raise ValueError(
+                f"exit_heads.layers {list(layers)} must lie below llm.scratch.shape.num_layers {num_layers}, where "
+                "the LLM's own head stands"
             )
         return self
 
 
-ALIASES = {"data": "dataset.path", "header": "dataset.header", "all-items": "scoring.all_items_top_k"}
+ALIASES = {"data": "dataset.path", "header": "dataset.header", "all-items": "requests.all_items_top_k"}
 """Short names that the command line accepts beside dotted keys."""
 
 

@@ -18,7 +18,7 @@
         ├── RunOwned           another driver is at it
         ├── RunIncomplete      pairs are missing, there twice, or too many of them rejected: nothing is committed
         ├── ShardFailed        a shard ended its process again and again
-        ├── RunStalled         no shard was finished for `scoring.stall_timeout_s`
+        ├── RunStalled         no shard was finished for `run.stall_timeout_s`
         └── ResourcesMissing   the cluster lacks what the settings ask for
 
 A message says what came, what was expected, and what to do. The jobs print it as one line and exit with code 2.

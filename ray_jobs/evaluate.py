@@ -10,14 +10,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from optirag_core.artifacts import Artifact, scratch_folder, version_of
+from optirag_core.artifacts import Artifact, scratch_folder
 from optirag_core.config import Settings
 from optirag_core.data.dataset import Dataset
 from optirag_core.errors import DataError
 from optirag_core.evaluation.report import ReportContext, console_table, write_report
 from optirag_core.evaluation.summary import summarize
+from optirag_core.inference.opening import TRAINED, Artifacts, open_artifacts
+from optirag_core.recipes import Recipe, reports_recipe
 from optirag_core.runs.reader import read_artifact
-from ray_jobs.artifact_job import Inputs, finished, open_inputs
 from ray_jobs.command import run_job
 
 log = logging.getLogger(__name__)
@@ -38,37 +39,34 @@ SPLITS = {
 
 def evaluate(settings: Settings) -> Artifact:
     """Compare the scores with the labels and with simple floors."""
-    inputs = open_inputs(settings, "dataset", "retriever", "llm", "exit_heads", "scores")
-    parents = {kind: inputs.digests[kind] for kind in ("dataset", "scores")}
-    config = {"seed": settings.seed}
-    artifact = finished(inputs.workspace, "reports", config, parents) or _report(settings, inputs, config, parents)
+    artifacts = open_artifacts(settings, *TRAINED, "scores")
+    recipe = reports_recipe(settings, {kind: artifacts.digests[kind] for kind in ("dataset", "scores")})
+    artifact = recipe.made(artifacts.workspace) or _report(settings, artifacts, recipe)
     summary = json.loads((artifact.path / SUMMARY_FILE).read_text(encoding="utf-8"))
     log.info("\n%s\n", console_table(summary))
-    log.info("scores   %s", f"{inputs.workspace.uri}/scores/{inputs['scores'].version}")
-    log.info("report   %s", f"{inputs.workspace.uri}/reports/{artifact.version}/{REPORT_FILE}")
+    log.info("scores   %s", f"{artifacts.workspace.uri}/scores/{artifacts['scores'].version}")
+    log.info("report   %s", f"{artifacts.workspace.uri}/reports/{artifact.version}/{REPORT_FILE}")
     return artifact
 
 
-def _report(settings: Settings, inputs: Inputs, config: dict[str, Any], parents: dict[str, str]) -> Artifact:
-    dataset = Dataset.load(inputs["dataset"].path)
+def _report(settings: Settings, artifacts: Artifacts, recipe: Recipe) -> Artifact:
+    dataset = Dataset.load(artifacts["dataset"].path)
     scored = _labelled(
-        read_artifact(inputs["scores"]),
+        read_artifact(artifacts["scores"]),
         dataset.interactions,
     )
     known = dataset.interactions.filter(pc.not_equal(dataset.interactions["split"], "test"))
-    model = json.loads((inputs["llm"].path / "config.json").read_text(encoding="utf-8"))
+    model = json.loads((artifacts["llm"].path / "config.json").read_text(encoding="utf-8"))
     summary = summarize(
         scored, known,
-        exit_layers=settings.exits.layers, num_layers=model["num_hidden_layers"],
-        seconds=inputs["scores"].metrics["scorer_seconds"], seed=settings.seed,
+        exit_layers=settings.exit_heads.layers, num_layers=model["num_hidden_layers"],
+        seconds=artifacts["scores"].metrics["scorer_seconds"], seed=settings.seed,
     )  # fmt: skip
     with scratch_folder() as files:
         (files / SUMMARY_FILE).write_text(json.dumps(summary, indent=2), encoding="utf-8")
-        write_report(files / REPORT_FILE, summary, _context(settings, inputs, dataset, model))
+        write_report(files / REPORT_FILE, summary, _context(settings, artifacts, dataset, model))
         metrics = {"auc": summary["model"]["auc"], "log_loss": summary["model"]["log_loss"]}
-        return inputs.workspace.save(
-            "reports", version_of(config, parents), files, config=config, parents=parents, metrics=metrics
-        )
+        return recipe.save(artifacts.workspace, files, metrics)
 
 
 def _labelled(scores: pa.Table, interactions: pa.Table) -> pa.Table:
@@ -85,11 +83,10 @@ def _labelled(scores: pa.Table, interactions: pa.Table) -> pa.Table:
     return scored
 
 
-def _context(settings: Settings, inputs: Inputs, dataset: Dataset, model: dict[str, Any]) -> ReportContext:
-    trained = inputs["llm"].metrics
-    origin = (
-        "trained from scratch for this run" if settings.llm.init == "scratch" else f"tuned from {settings.llm.path}"
-    )
+def _context(settings: Settings, artifacts: Artifacts, dataset: Dataset, model: dict[str, Any]) -> ReportContext:
+    trained = artifacts["llm"].metrics
+    scratch = settings.llm.init == "scratch"
+    origin = "trained from scratch for this run" if scratch else f"tuned from {settings.llm.pretrained.path}"
     return ReportContext(
         dataset=NAMES[settings.dataset.source] + (f" {settings.dataset.category}" if settings.dataset.category else ""),
         model=f"{model['architectures'][0]} of {trained['num_parameters']:,} parameters and "
@@ -98,10 +95,10 @@ def _context(settings: Settings, inputs: Inputs, dataset: Dataset, model: dict[s
         shuffled_order=not dataset.info["timed"],
         warnings=dataset.info["warnings"],
         provenance={
-            **{f"{kind} ({artifact.version})": artifact.digest for kind, artifact in inputs.artifacts.items()},
+            **{f"{kind} ({artifact.version})": artifact.digest for kind, artifact in artifacts.by_kind.items()},
             "seed": settings.seed,
-            "code version": inputs["scores"].manifest["code_version"],
-            "scored at": inputs["scores"].manifest["created_at"],
+            "code version": artifacts["scores"].manifest["code_version"],
+            "scored at": artifacts["scores"].manifest["created_at"],
         },
     )
 

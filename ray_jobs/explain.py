@@ -7,49 +7,38 @@ from collections.abc import Sequence
 
 import pyarrow.compute as pc
 
-from optirag_core.config import Settings
+from optirag_core.config import ExitPolicySettings, Settings
 from optirag_core.data.dataset import Dataset
-from optirag_core.data.splits import requests_for
 from optirag_core.engine.groups import PairScore
-from optirag_core.engine.loading import load_llm
+from optirag_core.engine.loading import load_tokenizer
 from optirag_core.engine.trace import HeadView
 from optirag_core.errors import DataError
-from optirag_core.prompting.assembly import Assembled, Request, requests_from
-from ray_jobs.artifact_job import open_inputs
+from optirag_core.inference.opening import TRAINED, open_artifacts
+from optirag_core.inference.parts import check_prompts_fit, open_assembler, open_scorer
+from optirag_core.inference.requests import request_for
+from optirag_core.prompting.assembly import Assembled
 from ray_jobs.command import run_job
-from ray_jobs.prompt_stage import open_assembler
-from ray_jobs.shard_stages import KINDS, open_scorer
 
 
 def explain(settings: Settings, *, user: str, item: str) -> None:
     """Print the similar users, the prompt, each exit head's p(yes) and window, and why it stopped."""
-    inputs = open_inputs(settings, *KINDS)
-    dataset = Dataset.load(inputs["dataset"].path)
-    _, tokenizer = load_llm(inputs["llm"].path)
-    assembler, _ = open_assembler(settings, dataset, inputs["retriever"], tokenizer)
-    [assembled] = assembler.assemble([_request(dataset, user, item)])
+    artifacts = open_artifacts(settings, *TRAINED)
+    check_prompts_fit(settings, artifacts)
+    dataset = Dataset.load(artifacts["dataset"].path)
+    tokenizer = load_tokenizer(artifacts["llm"].path)
+    assembler, _ = open_assembler(settings.prompt, artifacts, tokenizer)
+    [assembled] = assembler.assemble([request_for(dataset, user, item)])
     if assembled.prompt is None:
         raise DataError(f"user {user!r}, item {item!r}: {assembled.rejects[0].error}")
-    scorer = open_scorer(settings, inputs)
+    scorer = open_scorer(settings, artifacts)
     group = assembled.prompt.group
     [[result]], views = scorer.score([group]), scorer.trace([group]).views(0, scorer.policy)
     _print_similar_users(assembled)
     print(f"\nPrompt ({len(group.prefix)} shared tokens + {len(group.suffixes[0])} of the candidate)\n")
     print(tokenizer.decode([*group.prefix, *group.suffixes[0]]))
-    _print_heads(views, settings)
+    _print_heads(views, settings.exit_policy)
     print(f"\np(yes) = {result.score:.4f} from {_where(result, views)}")
     print(f"The user's own answer: {_label(dataset, user, item)}")
-
-
-def _request(dataset: Dataset, user: str, item: str) -> Request:
-    """The request of the pair's split, so that the prompt is the one that was scored; else all that is known."""
-    rows = dataset.interactions
-    mine = rows.filter(pc.equal(rows["user_id"], user))
-    [split] = mine.filter(pc.equal(mine["item_id"], item))["split"].to_pylist() or [None]
-    if split is None or split == "train":
-        return Request(user, [item])
-    [request] = requests_from(requests_for(mine, split))
-    return Request(user, [item], request.as_of, request.as_of_position)
 
 
 def _label(dataset: Dataset, user: str, item: str) -> str:
@@ -68,9 +57,8 @@ def _print_similar_users(assembled: Assembled) -> None:
         print(f"Similar user {rank}: {neighbour.user_id} (cosine {neighbour.similarity:.4f})")
 
 
-def _print_heads(views: Sequence[HeadView], settings: Settings) -> None:
-    exits = settings.exits
-    print(f"\nExit heads: criterion {exits.criterion}, window {exits.window}, threshold {exits.threshold}")
+def _print_heads(views: Sequence[HeadView], policy: ExitPolicySettings) -> None:
+    print(f"\nExit heads: criterion {policy.criterion}, window {policy.window}, threshold {policy.threshold}")
     print("layer   p(yes)  |D - mean|  stable  values of layers l-m..l")
     for view in views:
         stable = "yes" if view.exits else "no"
@@ -81,7 +69,7 @@ def _print_heads(views: Sequence[HeadView], settings: Settings) -> None:
 def _where(result: PairScore, views: Sequence[HeadView]) -> str:
     layer = result.exit_layer
     if result.forced:
-        return f"the head at layer {layer}: fewer candidates than exits.group_stop were left"
+        return f"the head at layer {layer}: fewer candidates than exit_policy.group_stop were left"
     if any(view.layer == layer for view in views):
         return f"the head at layer {layer}, the first whose discrepancy is under the threshold"
     return f"the LLM's own head at layer {layer}: no exit head was stable"

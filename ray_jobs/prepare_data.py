@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from optirag_core.artifacts import Artifact, Workspace, scratch_folder, version_of
+from optirag_core.artifacts import Artifact, Workspace, scratch_folder
 from optirag_core.config import Settings
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.loading import load_raw
@@ -18,7 +18,7 @@ from optirag_core.data.splits import split_counts, split_interactions, with_mean
 from optirag_core.data.synthetic import write_synthetic
 from optirag_core.errors import DataError
 from optirag_core.manifest import file_sha256
-from ray_jobs.artifact_job import finished
+from optirag_core.recipes import dataset_recipe
 from ray_jobs.command import run_job
 
 log = logging.getLogger(__name__)
@@ -29,12 +29,8 @@ def prepare_data(settings: Settings) -> Artifact:
     workspace = Workspace(settings.workspace, settings.storage)
     with scratch_folder() as scratch:
         folder = _raw_folder(settings, scratch)
-        config = {
-            "dataset": settings.dataset.model_dump(mode="json", exclude={"path"}),
-            "seed": settings.seed,
-            "raw": _fingerprint(folder),
-        }
-        if done := finished(workspace, "dataset", config, {}):
+        recipe = dataset_recipe(settings, _fingerprint(folder))
+        if done := recipe.made(workspace):
             return done
         raw = load_raw(settings.dataset, folder=folder)
     dataset = _split(raw, settings)
@@ -42,9 +38,7 @@ def prepare_data(settings: Settings) -> Artifact:
         log.warning("warning: %s", warning)
     with scratch_folder() as files:
         dataset.save(files)
-        return workspace.save(
-            "dataset", version_of(config, {}), files, config=config, parents={}, metrics=dict(dataset.info["counts"])
-        )
+        return recipe.save(workspace, files, dict(dataset.info["counts"]))
 
 
 def _raw_folder(settings: Settings, scratch: Path) -> Path:

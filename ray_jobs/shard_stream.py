@@ -19,7 +19,7 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy
 
-from optirag_core.config import ScoringSettings
+from optirag_core.config import ActorsSettings, Settings
 from optirag_core.errors import ResourcesMissing, RunStalled
 from optirag_core.runs.attempts import Receipt
 from optirag_core.runs.plan import Shard
@@ -38,16 +38,17 @@ class Stage:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
-def stream(shards: Sequence[Shard], build: Stage, score: Stage, options: ScoringSettings) -> Generator[Receipt]:
+def stream(shards: Sequence[Shard], build: Stage, score: Stage, settings: Settings) -> Generator[Receipt]:
     """Finish shards, in the order in which they happen to be finished.
 
     Raises:
         ResourcesMissing: the cluster lacks what the actors ask for.
-        RunStalled: no shard was finished for `scoring.stall_timeout_s`.
+        RunStalled: no shard was finished for `run.stall_timeout_s`.
         ShardFailed: a shard ended its process again and again.
         OptiragError: whatever a stage raised.
     """
-    check_resources(options)
+    actors = settings.actors
+    check_resources(actors)
     board = RunBoard.remote()
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # the driver shows one for the pairs
@@ -56,17 +57,17 @@ def stream(shards: Sequence[Shard], build: Stage, score: Stage, options: Scoring
     units = [{"shard": shard.number} for shard in shards]
     built = ray.data.from_items(units, override_num_blocks=len(units)).map_batches(
         build.of, fn_constructor_kwargs={**build.arguments, "board": board},
-        compute=ActorPoolStrategy(size=options.num_prompt_actors), num_cpus=options.num_cpus_per_prompt_actor,
+        compute=ActorPoolStrategy(size=actors.num_prompt_builders), num_cpus=actors.num_cpus_per_prompt_builder,
         batch_size=1, batch_format="pyarrow",
     )  # fmt: skip
     receipts = built.map_batches(
         score.of, fn_constructor_kwargs={**score.arguments, "board": board},
-        compute=ActorPoolStrategy(min_size=options.num_actors, max_size=options.max_actors or options.num_actors),
-        num_cpus=options.num_cpus_per_actor, num_gpus=options.num_gpus_per_actor or None,
-        accelerator_type=options.accelerator_type, memory=_bytes(options.memory_gib_per_actor),
+        compute=ActorPoolStrategy(min_size=actors.num_scorers, max_size=actors.max_scorers or actors.num_scorers),
+        num_cpus=actors.num_cpus_per_scorer, num_gpus=actors.num_gpus_per_scorer or None,
+        accelerator_type=actors.accelerator_type, memory=_bytes(actors.memory_gib_per_scorer),
         batch_size=1, batch_format="pyarrow",
     )  # fmt: skip
-    for block in _watched(receipts, options.stall_timeout_s, board):
+    for block in _watched(receipts, settings.run.stall_timeout_s, board):
         for text in block["receipt"].to_pylist():
             yield Receipt.from_json(text)
 
@@ -92,34 +93,34 @@ def receipt_row(receipt: Receipt) -> pa.Table:
     return pa.table({"receipt": [receipt.to_json()]}, schema=RECEIPTS)
 
 
-def check_resources(options: ScoringSettings) -> None:
+def check_resources(actors: ActorsSettings) -> None:
     """
     Raises:
         ResourcesMissing: a resource is asked for that the cluster does not have, or not enough of it.
     """
     scorer = {
-        "CPU": options.num_cpus_per_actor,
-        "GPU": options.num_gpus_per_actor,
-        "memory": _bytes(options.memory_gib_per_actor) or 0,
+        "CPU": actors.num_cpus_per_scorer,
+        "GPU": actors.num_gpus_per_scorer,
+        "memory": _bytes(actors.memory_gib_per_scorer) or 0,
     }
-    if options.accelerator_type:
-        scorer[f"accelerator_type:{options.accelerator_type}"] = 0.001
+    if actors.accelerator_type:
+        scorer[f"accelerator_type:{actors.accelerator_type}"] = 0.001
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     for names in (*([name] for name in scorer), scorer):  # one resource by itself says more than all of them
         fit = sum(_fitting(node, {name: scorer[name] for name in names}) for node in nodes)
-        if fit < options.num_actors:
+        if fit < actors.num_scorers:
             asked = " and ".join(f"{scorer[name]:g} {name}" for name in names if scorer[name])
             raise ResourcesMissing(
-                f"{fit} of {options.num_actors} scorers find {asked} on the {len(nodes)} nodes: add nodes, or "
-                "lower scoring.num_actors, num_cpus_per_actor, num_gpus_per_actor, memory_gib_per_actor or "
+                f"{fit} of {actors.num_scorers} scorers find {asked} on the {len(nodes)} nodes: add nodes, or "
+                "lower actors.num_scorers, num_cpus_per_scorer, num_gpus_per_scorer, memory_gib_per_scorer or "
                 "accelerator_type"
             )
-    cpus = options.num_actors * options.num_cpus_per_actor
-    cpus += options.num_prompt_actors * options.num_cpus_per_prompt_actor
+    cpus = actors.num_scorers * actors.num_cpus_per_scorer
+    cpus += actors.num_prompt_builders * actors.num_cpus_per_prompt_builder
     if cpus > (there := ray.cluster_resources().get("CPU", 0.0)):
         raise ResourcesMissing(
             f"scorers and prompt builders ask for {cpus:g} CPU, the cluster has {there:g}: lower "
-            "scoring.num_prompt_actors or num_cpus_per_prompt_actor"
+            "actors.num_prompt_builders or num_cpus_per_prompt_builder"
         )
 
 
@@ -147,7 +148,7 @@ def _watched(receipts: ray.data.Dataset, stall_timeout_s: float, board: ray.acto
         except queue.Empty:
             raise RunStalled(
                 f"no shard was finished for {stall_timeout_s:g} s: {stalled_stage(board)}. Finished shards are kept: "
-                "run the same command again, with a larger scoring.stall_timeout_s where a shard may take so long"
+                "run the same command again, with a larger run.stall_timeout_s where a shard may take so long"
             ) from None
         if block is None:
             return

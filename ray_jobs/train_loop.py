@@ -1,4 +1,7 @@
-"""One Ray Train run: a loop on `ray.train_workers` workers, whose rank 0 hands back a folder of files and metrics."""
+"""One Ray Train run: a loop on the workers of `training.<kind>`, whose rank 0 hands back files and metrics.
+
+Workers open exactly the artifacts that the driver has opened, by version and digest.
+"""
 
 import json
 import shutil
@@ -13,12 +16,12 @@ from typing import Any
 import pyarrow.fs
 import ray.train
 import torch
-from ray.actor import ActorHandle
 from ray.train import Checkpoint, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from optirag_core.artifacts import scratch_folder
-from optirag_core.config import Settings, settings_from
+from optirag_core.config import Settings, WorkersSettings, settings_from
+from optirag_core.inference.opening import Artifacts, open_artifacts
 from ray_jobs.progress import Reporter, progress_bar
 
 METRICS_FILE = "metrics.json"
@@ -26,33 +29,48 @@ METRICS_FILE = "metrics.json"
 
 @dataclass(frozen=True)
 class Worker:
-    """This process's place among the data-parallel workers."""
+    """What the loop finds in its process, and the process's place among the data-parallel workers."""
 
+    settings: Settings
+    artifacts: Artifacts  # those that the driver has opened
     rank: int
     world_size: int
     device: torch.device
+    progress: Reporter
 
 
 @contextmanager
 def fit(
-    loop: Callable[[dict[str, Any]], None], settings: Settings, kind: str, *, unit: str
+    loop: Callable[[dict[str, Any]], None],
+    settings: Settings,
+    artifacts: Artifacts,
+    kind: str,
+    *,
+    unit: str,
+    weights: str | None = None,
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Run `loop` on the workers, with a progress bar in `unit`, and open what rank 0 reported.
 
     Args:
         loop: calls `start_worker` on its argument first and `report` last.
+        artifacts: the parents of what is trained.
+        kind: what is trained: a field of `TrainingSettings`.
+        weights: digest of a pretrained LLM's files.
 
     Yields:
         The folder of files and the metrics; both are gone after the block.
     """
     # Ray Train resumes a finished run of the same place and name silently, and trains nothing: a new place for each.
     storage = f"{settings.workspace}/.train-{uuid.uuid4().hex[:12]}"
+    workers: WorkersSettings = getattr(settings.training, kind)
+    config = {"settings": settings.model_dump(mode="json"), "pins": artifacts.pins, "kind": kind, "weights": weights}
     try:
         with progress_bar(kind, unit) as board:
-            result = _trainer(loop, settings, board, RunConfig(name=kind, storage_path=storage)).fit()
+            run_config = RunConfig(name=kind, storage_path=storage)
+            result = _trainer(loop, config | {"board": board}, workers, run_config).fit()
         with scratch_folder() as folder:
             result.checkpoint.to_directory(str(folder))
-            if not settings.ray.train_workers:  # in-process nothing is uploaded: the checkpoint is the worker's folder
+            if not workers.num_workers:  # in-process nothing is uploaded: the checkpoint is the worker's folder
                 shutil.rmtree(result.checkpoint.path)
             metrics_file = folder / METRICS_FILE
             metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
@@ -65,32 +83,36 @@ def fit(
 
 
 def _trainer(
-    loop: Callable[[dict[str, Any]], None], settings: Settings, board: ActorHandle, run_config: RunConfig
+    loop: Callable[[dict[str, Any]], None], config: dict[str, Any], workers: WorkersSettings, run_config: RunConfig
 ) -> TorchTrainer:
-    ray_settings = settings.ray
-    resources = {"CPU": ray_settings.cpus_per_train_worker}
-    if ray_settings.gpus_per_train_worker:
-        resources["GPU"] = ray_settings.gpus_per_train_worker
+    resources = {"CPU": workers.num_cpus_per_worker}
+    if workers.num_gpus_per_worker:
+        resources["GPU"] = workers.num_gpus_per_worker
     return TorchTrainer(
         loop,
-        train_loop_config={"settings": settings.model_dump(mode="json"), "board": board},
+        train_loop_config=config,
         scaling_config=ScalingConfig(
-            num_workers=ray_settings.train_workers,
-            use_gpu=bool(ray_settings.gpus_per_train_worker),
-            resources_per_worker=resources,
+            num_workers=workers.num_workers, use_gpu=bool(workers.num_gpus_per_worker), resources_per_worker=resources
         ),
         run_config=run_config,
     )
 
 
-def start_worker(config: Mapping[str, Any]) -> tuple[Settings, Worker, Reporter]:
-    """Settings, place and progress reporter of this worker; sets torch's threads."""
+def start_worker(config: Mapping[str, Any]) -> Worker:
+    """Open the pinned artifacts, find this worker's place; sets torch's threads."""
     settings = settings_from(config["settings"])
-    torch.set_num_threads(settings.ray.torch_threads)
+    workers: WorkersSettings = getattr(settings.training, config["kind"])
+    torch.set_num_threads(workers.torch_threads)
     context = ray.train.get_context()
-    device = torch.device("cuda" if settings.ray.gpus_per_train_worker else "cpu")
-    worker = Worker(context.get_world_rank(), context.get_world_size(), device)
-    return settings, worker, Reporter(config["board"] if worker.rank == 0 else None)
+    rank = context.get_world_rank()
+    return Worker(
+        settings,
+        open_artifacts(settings, *config["pins"], pins=config["pins"]),
+        rank=rank,
+        world_size=context.get_world_size(),
+        device=torch.device("cuda" if workers.num_gpus_per_worker else "cpu"),
+        progress=Reporter(config["board"] if rank == 0 else None),
+    )
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Data set -> GCN embeddings and FAISS index: the `retriever` artifact (Ray Train).
+"""Data set -> GCN embeddings, the `retriever` artifact (Ray Train), and the FAISS index over them, `index`.
 
 python -m ray_jobs.train_retriever --config ray_jobs/configs/demo.yaml
 """
@@ -8,15 +8,16 @@ from typing import Any
 
 import pyarrow.compute as pc
 
-from optirag_core.artifacts import Artifact, version_of
+from optirag_core.artifacts import Artifact, scratch_folder
 from optirag_core.config import Settings
 from optirag_core.data.dataset import Dataset
+from optirag_core.inference.opening import Artifacts, open_artifacts
+from optirag_core.recipes import Recipe, index_recipe, retriever_recipe
 from optirag_core.retrieval.graph import build_graph
 from optirag_core.retrieval.index import UserIndex
 from optirag_core.retrieval.metrics import retrieval_metrics
-from optirag_core.retrieval.vectors import save_vectors
+from optirag_core.retrieval.vectors import load_vectors, save_vectors
 from optirag_core.training.retriever import train_retriever as train
-from ray_jobs.artifact_job import finished, open_inputs
 from ray_jobs.command import run_job
 from ray_jobs.session import ray_session
 from ray_jobs.train_loop import fit, report, start_worker
@@ -26,15 +27,16 @@ log = logging.getLogger(__name__)
 
 def train_retriever(settings: Settings) -> Artifact:
     """Fit the GCN on training interactions and index its user vectors."""
-    inputs = open_inputs(settings, "dataset")
-    config = {"retriever": settings.retriever.model_dump(mode="json"), "seed": settings.seed}
-    if done := finished(inputs.workspace, "retriever", config, inputs.digests):
-        return done
-    with ray_session(settings.ray), fit(_loop, settings, "retriever", unit="epoch") as (files, metrics):
-        artifact = inputs.workspace.save(
-            "retriever", version_of(config, inputs.digests), files,
-            config=config, parents=inputs.digests, metrics=metrics,
-        )  # fmt: skip
+    artifacts = open_artifacts(settings, "dataset")
+    recipe = retriever_recipe(settings, artifacts.digests)
+    retriever = recipe.made(artifacts.workspace) or _trained(settings, artifacts, recipe)
+    recipe = index_recipe(settings, {"retriever": retriever.digest})
+    return recipe.made(artifacts.workspace) or _indexed(settings, artifacts, retriever, recipe)
+
+
+def _trained(settings: Settings, artifacts: Artifacts, recipe: Recipe) -> Artifact:
+    with ray_session(settings.ray), fit(_loop, settings, artifacts, "retriever", unit="epoch") as (files, metrics):
+        artifact = recipe.save(artifacts.workspace, files, metrics)
     log.info(
         "retriever: Recall@20 %.4f (popularity %.4f), NDCG@20 %.4f (popularity %.4f), %d epochs",
         *(metrics[name] for name in ("recall_at_20", "popularity_recall_at_20", "ndcg_at_20", "popularity_ndcg_at_20")),
@@ -44,23 +46,30 @@ def train_retriever(settings: Settings) -> Artifact:
 
 
 def _loop(config: dict[str, Any]) -> None:
-    settings, worker, progress = start_worker(config)
-    dataset = Dataset.load(open_inputs(settings, "dataset")["dataset"].path)
+    worker = start_worker(config)
+    settings = worker.settings.retriever
+    dataset = Dataset.load(worker.artifacts["dataset"].path)
     graph = build_graph(dataset.interactions)
     held_out = dataset.interactions.filter(pc.equal(dataset.interactions["split"], "validation"))
     trained = train(
-        graph, held_out, settings.retriever,
-        seed=settings.seed, rank=worker.rank, world_size=worker.world_size,
-        on_epoch=lambda epoch, losses: progress(epoch + 1, settings.retriever.max_epochs, **losses),
+        graph, held_out, settings,
+        seed=worker.settings.seed, rank=worker.rank, world_size=worker.world_size,
+        on_epoch=lambda epoch, losses: worker.progress(epoch + 1, settings.max_epochs, **losses),
     )  # fmt: skip
     metrics = dict(trained.metrics)
     if worker.rank == 0:
         metrics |= retrieval_metrics(trained.user_embeddings, trained.item_embeddings, graph, held_out)
     with report(worker, metrics) as folder:
         if folder:
-            index = UserIndex.build(graph.user_ids, trained.user_embeddings, settings.retriever.index_factory)
-            index.save(folder)
+            save_vectors(folder, "user", graph.user_ids, trained.user_embeddings)
             save_vectors(folder, "item", graph.item_ids, trained.item_embeddings)
+
+
+def _indexed(settings: Settings, artifacts: Artifacts, retriever: Artifact, recipe: Recipe) -> Artifact:
+    index = UserIndex.build(*load_vectors(retriever.path, "user"), settings.index.factory)
+    with scratch_folder() as files:
+        index.save(files)
+        return recipe.save(artifacts.workspace, files, {"num_users": len(index.user_ids)})
 
 
 if __name__ == "__main__":

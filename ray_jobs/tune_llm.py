@@ -6,17 +6,24 @@ python -m ray_jobs.tune_llm --config ray_jobs/configs/demo.yaml
 import logging
 from typing import Any
 
-from optirag_core.artifacts import Artifact, version_of
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from optirag_core.artifacts import Artifact
 from optirag_core.config import Settings
 from optirag_core.data.dataset import Dataset
-from optirag_core.engine.loading import load_llm, save_llm
+from optirag_core.engine.loading import check_context, load_llm, save_llm
+from optirag_core.errors import ArtifactMismatch
 from optirag_core.evaluation.metrics import binary_metrics
+from optirag_core.inference.opening import open_artifacts
+from optirag_core.inference.parts import open_assembler
+from optirag_core.recipes import llm_recipe
 from optirag_core.training.llm import answer_scores, llama_from_scratch
 from optirag_core.training.llm import tune_llm as tune
 from optirag_core.training.packing import Sample
-from ray_jobs.artifact_job import finished, open_inputs
+from optirag_core.training.pretrained import pretrained_folder, weights_digest
+from optirag_core.training.samples import labelled_samples
+from optirag_core.training.tokenizer import scratch_tokenizer
 from ray_jobs.command import run_job
-from ray_jobs.prompt_stage import check_context, labelled_samples, open_assembler, prompt_config, scratch_tokenizer
 from ray_jobs.session import ray_session
 from ray_jobs.train_loop import fit, report, start_worker
 
@@ -27,18 +34,15 @@ VALIDATION_USERS = 500
 
 def tune_llm(settings: Settings) -> Artifact:
     """Instruction-tune an LLM on the answers to the tuning samples."""
-    inputs = open_inputs(settings, "dataset", "retriever")
-    config = {
-        "llm": settings.llm.model_dump(mode="json"),
-        **prompt_config(settings),
-        "seed": settings.seed,
-    }
-    if done := finished(inputs.workspace, "llm", config, inputs.digests):
+    artifacts = open_artifacts(settings, "dataset", "retriever", "index")
+    pretrained = settings.llm.init == "pretrained"
+    weights = weights_digest(pretrained_folder(settings.llm.pretrained.path)) if pretrained else None
+    recipe = llm_recipe(settings, artifacts.digests, weights)
+    if done := recipe.made(artifacts.workspace):
         return done
-    with ray_session(settings.ray), fit(_loop, settings, "llm", unit="step") as (files, metrics):
-        artifact = inputs.workspace.save(
-            "llm", version_of(config, inputs.digests), files, config=config, parents=inputs.digests, metrics=metrics
-        )
+    training = fit(_loop, settings, artifacts, "llm", unit="step", weights=weights)
+    with ray_session(settings.ray), training as (files, metrics):
+        artifact = recipe.save(artifacts.workspace, files, metrics)
     log.info(
         "llm: %d parameters, %d prompts, %d answers; validation AUC %.4f, log loss %.4f (%d pairs)",
         metrics["num_parameters"], metrics["num_prompts"], metrics["num_answers"],
@@ -48,44 +52,62 @@ def tune_llm(settings: Settings) -> Artifact:
 
 
 def _loop(config: dict[str, Any]) -> None:
-    settings, worker, progress = start_worker(config)
-    inputs = open_inputs(settings, "dataset", "retriever")
-    dataset = Dataset.load(inputs["dataset"].path)
-    if settings.llm.init == "scratch":
-        tokenizer = scratch_tokenizer(settings.prompt, dataset, settings.llm.shape.vocab_size)
-        model = llama_from_scratch(
-            settings.llm.shape, tokenizer, max_tokens=settings.prompt.max_tokens, seed=settings.seed
-        )
-    else:
-        model, tokenizer = load_llm(settings.llm.path, dtype=settings.llm.dtype)
-        check_context(settings.prompt, model.config)
-    assembler, builder = open_assembler(settings, dataset, inputs["retriever"], tokenizer)
+    worker = start_worker(config)
+    settings, llm = worker.settings, worker.settings.llm
+    dataset = Dataset.load(worker.artifacts["dataset"].path)
+    model, tokenizer = _untuned(settings, dataset, config["weights"])
+    assembler, builder = open_assembler(settings.prompt, worker.artifacts, tokenizer)
     samples = labelled_samples(assembler, dataset.interactions, "tune")
     cold = (
-        labelled_samples(assembler, dataset.interactions, "tune", similar=False)
-        if settings.llm.cold_start_epochs
-        else []
+        labelled_samples(assembler, dataset.interactions, "tune", similar=False) if llm.chosen.cold_start_epochs else []
     )
     answers = builder.answer_ids
     model.to(worker.device)
-    if settings.llm.tuning != "none":
+    if llm.init == "scratch" or llm.pretrained.tuning != "none":
+        lora = llm.init == "pretrained" and llm.pretrained.tuning == "lora"
         model = tune(
-            model, samples, answers, settings.llm,
-            seed=settings.seed, cold_start_samples=cold, rank=worker.rank, world_size=worker.world_size,
-            on_step=lambda step: progress(step.number, step.total, loss=step.loss),
+            model, samples, answers, llm.chosen,
+            seed=settings.seed, lora_rank=llm.pretrained.lora_rank if lora else None, cold_start_samples=cold,
+            rank=worker.rank, world_size=worker.world_size,
+            on_step=lambda step: worker.progress(step.number, step.total, loss=step.loss),
         )  # fmt: skip
     metrics = {
-        "answer_ids": [answers.yes, answers.no],
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         "num_prompts": len(samples),
         "num_answers": sum(len(sample.labels) for sample in samples),
     }
     if worker.rank == 0:
         held_out = labelled_samples(assembler, dataset.interactions, "validation", max_users=VALIDATION_USERS)
-        metrics |= _validation(model, held_out, answers, settings.llm.batch_tokens)
+        metrics |= _validation(model, held_out, answers, llm.chosen.batch_tokens)
     with report(worker, metrics) as folder:
         if folder:
-            save_llm(folder, model, tokenizer)
+            save_llm(folder, model, tokenizer, answers)
+
+
+def _untuned(
+    settings: Settings, dataset: Dataset, weights: str | None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """
+    Args:
+        weights: digest of the pretrained LLM's files on the driver.
+
+    Raises:
+        ArtifactMismatch: this worker finds other files.
+    """
+    if settings.llm.init == "scratch":
+        shape = settings.llm.scratch.shape
+        tokenizer = scratch_tokenizer(settings.prompt, dataset, shape.vocab_size)
+        model = llama_from_scratch(shape, tokenizer, max_tokens=settings.prompt.max_tokens, seed=settings.seed)
+        return model, tokenizer
+    folder = pretrained_folder(settings.llm.pretrained.path)
+    if (found := weights_digest(folder)) != weights:
+        raise ArtifactMismatch(
+            f"{settings.llm.pretrained.path} is another LLM ({found[:12]}) on this worker than on the driver "
+            f"({weights[:12]}): give llm.pretrained.path a place that all machines share"
+        )
+    model, tokenizer = load_llm(folder, dtype=settings.llm.pretrained.dtype)
+    check_context(settings.prompt.max_tokens, model.config)
+    return model, tokenizer
 
 
 def _validation(model: Any, samples: list[Sample], answers: tuple[int, int], batch_tokens: int) -> dict[str, Any]:

@@ -9,12 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import settings as examples
-from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from optirag_core.artifacts import MADE_BY, Workspace, version_of
+from optirag_core.artifacts import MADE_BY, Workspace
 from optirag_core.errors import ArtifactCorrupt, ArtifactError, ArtifactMismatch, ArtifactMissing, StorageError
 from optirag_core.manifest import MANIFEST, seal
 
@@ -314,24 +311,3 @@ def test_nothing_half_written_is_ever_visible(workspace, files):
     done.set()
     reader.join()
     assert set(seen) <= {0, 42}
-
-
-def test_version_depends_on_settings_and_parents_alone():
-    version = version_of(CONFIG, {"dataset": "d"})
-    assert len(version) == 12
-    assert version == version_of({"layers": [3, 4], "seed": 0}, {"dataset": "d"})
-    assert version != version_of({**CONFIG, "seed": 1}, {"dataset": "d"})
-    assert version != version_of({**CONFIG, "layers": [4, 3]}, {"dataset": "d"})
-    assert version != version_of(CONFIG, {"dataset": "e"})
-    assert version != version_of(CONFIG, {"retriever": "d"})
-    assert version != version_of(CONFIG, {})
-
-
-PLAIN = st.dictionaries(st.text(max_size=4), st.none() | st.integers() | st.text(max_size=4), max_size=3)
-
-
-@examples(max_examples=100, deadline=None)
-@given(PLAIN, PLAIN, PLAIN, PLAIN)
-def test_versions_are_equal_only_for_equal_settings_and_parents(config, parents, other_config, other_parents):
-    equal = (config, parents) == (other_config, other_parents)
-    assert (version_of(config, parents) == version_of(other_config, other_parents)) is equal

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from optirag_core.config import ALIASES, Settings, load_settings, settings_from
 from optirag_core.errors import ConfigError
 
-DEEP = {"llm": {"shape": {"num_layers": 8}}, "exits": {"layers": [3, 5]}}
+DEEP = {"llm": {"scratch": {"shape": {"num_layers": 8}}}, "exit_heads": {"layers": [3, 5]}}
 CONFIGS = sorted((Path(__file__).resolve().parents[1] / "ray_jobs" / "configs").glob("*.yaml"))
 
 
@@ -28,8 +28,8 @@ def write(tmp_path):
     ("raw", "message"),
     [
         ({"promt": {}}, r"^unknown setting promt: did you mean prompt\?$"),
-        ({"llm": {"epoch": 1}}, r"^unknown setting llm\.epoch: did you mean llm\.epochs\?$"),
-        ({"llm": {"shape": {"n_layers": 3}}}, r"^unknown setting .*: did you mean llm\.shape\.num_layers\?$"),
+        ({"llm": {"scratch": {"epoch": 1}}}, r"^unknown setting llm\.scratch\.epoch: did you mean .*\.epochs\?$"),
+        ({"llm": {"scratch": {"shape": {"n_layers": 3}}}}, r"^unknown setting .*: did you mean .*shape\.num_layers\?$"),
         ({"dataset": {"split": {"tune_shares": 0.5}}}, r"did you mean dataset\.split\.tune_share\?$"),
         ({"zzz": 1}, r"^unknown setting zzz: valid keys of the settings are workspace, seed, dataset, .*, ray$"),
         ({"retriever": {"zzz": 1}}, r"^unknown setting retriever\.zzz: valid keys of retriever are num_layers, "),
@@ -47,16 +47,16 @@ def test_unknown_key_names_the_nearest(raw, message):
         ("dataset", "max_malformed_share", -0.01, 0.0),
         ("dataset", "max_malformed_share", float("nan"), 0.5),
         ("dataset", "min_history", 0, 1),
-        ("retriever", "num_similar_users", -1, 0),
+        ("prompt", "num_similar_users", -1, 0),
         ("retriever", "learning_rate", 0.0, 1e-9),
         ("retriever", "l2", -1e-9, 0.0),
         ("prompt", "max_history", 0, 1),
-        ("llm", "max_steps", 0, None),
         ("llm", "init", "guess", "scratch"),
-        ("exits", "window", 1, 2),
-        ("exits", "threshold", -0.1, 0.0),
-        ("exits", "criterion", "entropy", "probability"),
-        ("scoring", "num_gpus_per_actor", -1, 0.5),
+        ("exit_heads", "decay", -0.1, 0.0),
+        ("exit_policy", "window", 1, 2),
+        ("exit_policy", "threshold", -0.1, 0.0),
+        ("exit_policy", "criterion", "entropy", "probability"),
+        ("actors", "num_gpus_per_scorer", -1, 0.5),
         ("ray", "object_store_mib", 79, 80),
         ("ray", "num_cpus", "two", "2"),
     ],
@@ -74,14 +74,13 @@ def test_bounds_are_refused_with_key_and_value(section, key, wrong, right):
         ({"dataset": {"source": "yelp"}}, r"dataset\.source yelp reads raw files: give --data DIR"),
         ({"retriever": {"aggregate": "weighted"}}, r"weighted needs 3 retriever\.layer_weights, got 0"),
         ({"retriever": {"aggregate": "weighted", "layer_weights": [1, 2]}}, r"needs 3 .*, got 2"),
-        ({"llm": {"init": "pretrained"}}, r"llm\.init: pretrained needs llm\.path"),
-        ({"llm": {"tuning": "lora"}}, r"llm\.init: scratch trains all weights"),
-        ({"llm": {"shape": {"hidden_size": 30}}}, r"hidden_size 30 is not a multiple of num_heads 4"),
-        ({"exits": {"layers": []}}, r"exits\.layers must be a strictly increasing, non-empty list, got \[\]"),
-        ({"exits": {"layers": [5, 3]}}, r"strictly increasing.*\[5, 3\]"),
-        ({"exits": {"layers": [3, 3]}}, r"strictly increasing.*\[3, 3\]"),
-        ({**DEEP, "exits": {"layers": [3, 8]}}, r"\[3, 8\] must lie below llm\.shape\.num_layers 8"),
-        ({"exits": {"layers": [2, 4]}}, r"exits\.window 3 reads 3 layers back: .* must be >= 3, got 2"),
+        ({"llm": {"init": "pretrained"}}, r"llm\.init: pretrained needs llm\.pretrained\.path"),
+        ({"llm": {"scratch": {"shape": {"hidden_size": 30}}}}, r"hidden_size 30 is not a multiple of num_heads 4"),
+        ({"exit_heads": {"layers": []}}, r"exit_heads\.layers must be a strictly increasing, non-empty list, got \[\]"),
+        ({"exit_heads": {"layers": [5, 3]}}, r"strictly increasing.*\[5, 3\]"),
+        ({"exit_heads": {"layers": [3, 3]}}, r"strictly increasing.*\[3, 3\]"),
+        ({**DEEP, "exit_heads": {"layers": [3, 8]}}, r"\[3, 8\] must lie below llm\.scratch\.shape\.num_layers 8"),
+        ({"exit_heads": {"layers": [2, 4]}}, r"exit_policy\.window 3 reads 3 layers back: .* must be >= 3, got 2"),
     ],
 )
 def test_settings_that_contradict_each_other(raw, message):
@@ -91,31 +90,31 @@ def test_settings_that_contradict_each_other(raw, message):
 
 def test_settings_that_only_just_agree():
     settings_from({"retriever": {"aggregate": "weighted", "layer_weights": [1, 2, 3]}})
-    settings_from({"llm": {"init": "pretrained", "path": "x", "tuning": "lora"}, "exits": {"layers": [5, 30]}})
-    settings_from({**DEEP, "exits": {"layers": [2, 7], "window": 2}})
-    settings_from({**DEEP, "exits": {"layers": [3, 7], "window": 3}})
+    settings_from({"llm": {"init": "pretrained", "pretrained": {"path": "x"}}, "exit_heads": {"layers": [5, 30]}})
+    settings_from({**DEEP, "exit_heads": {"layers": [2, 7]}, "exit_policy": {"window": 2}})
+    settings_from({**DEEP, "exit_heads": {"layers": [3, 7]}, "exit_policy": {"window": 3}})
 
 
 def test_a_file_is_read_and_the_rest_has_defaults(write):
-    settings = load_settings(write("seed: 3\nllm: {epochs: 7}\n"))
-    assert (settings.seed, settings.llm.epochs) == (3, 7)
-    assert settings.llm.batch_tokens == Settings().llm.batch_tokens
+    settings = load_settings(write("seed: 3\nretriever: {patience: 7}\n"))
+    assert (settings.seed, settings.retriever.patience) == (3, 7)
+    assert settings.retriever.l2 == Settings().retriever.l2
     assert load_settings(write("")) == Settings()
 
 
 def test_settings_cannot_be_changed():
     with pytest.raises(ValidationError, match="frozen"):
-        Settings().llm.epochs = 3
+        Settings().retriever.patience = 3
 
 
 def test_overrides_win_in_order(write):
-    path = write("llm: {epochs: 7, shape: {num_layers: 8}}\n")
-    overrides = [("llm.epochs", "2"), ("exits.layers", "[3, 5]"), ("llm.learning_rate", "1e-4"), ("llm.epochs", "3")]
-    settings = load_settings(path, overrides)
-    assert settings.llm.epochs == 3
-    assert settings.exits.layers == (3, 5)
-    assert settings.llm.learning_rate == 1e-4
-    assert load_settings(path, [("llm.shape.num_layers", "9")]).llm.shape.num_layers == 9
+    path = write("llm: {scratch: {epochs: 7, shape: {num_layers: 8}}}\n")
+    overrides = [("llm.scratch.epochs", "2"), ("exit_heads.layers", "[3, 5]"), ("retriever.l2", "1e-4")]
+    settings = load_settings(path, [*overrides, ("llm.scratch.epochs", "3")])
+    assert settings.llm.scratch.epochs == 3
+    assert settings.exit_heads.layers == (3, 5)
+    assert settings.retriever.l2 == 1e-4
+    assert load_settings(path, [("llm.scratch.shape.num_layers", "9")]).llm.scratch.shape.num_layers == 9
 
 
 def test_short_names_on_the_command_line(write):
@@ -134,15 +133,15 @@ def test_short_names_hide_no_setting():
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("llm.epoch", r"^unknown setting llm\.epoch: did you mean llm\.epochs\?$"),
+        ("run.nam", r"^unknown setting run\.nam: did you mean run\.name\?$"),
         ("seed.x", r"^seed is a single value: it has no key 'x'$"),
-        ("llm.epochs.x", r"^llm\.epochs is a single value: it has no key 'x'$"),
+        ("retriever.l2.x", r"^retriever\.l2 is a single value: it has no key 'x'$"),
         ("llm", r"^llm: got 1: "),
     ],
 )
 def test_overrides_that_name_nothing(write, key, message):
     with pytest.raises(ConfigError, match=message):
-        load_settings(write("seed: 0\nllm: {epochs: 7}\n"), [(key, "1")])
+        load_settings(write("seed: 0\nretriever: {l2: 7}\n"), [(key, "1")])
 
 
 @pytest.mark.parametrize(
@@ -214,8 +213,8 @@ def test_a_section_without_keys_takes_overrides(tmp_path):
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        ({"llm": {"learning_rate": float("inf")}}, "llm.learning_rate"),
-        ({"llm": {"init": "pretrained", "path": "x", "tuning": "lora", "muon_learning_rate": 0.1}}, "whole matrices"),
+        ({"llm": {"scratch": {"learning_rate": float("inf")}}}, "llm.scratch.learning_rate"),
+        ({"llm": {"pretrained": {"path": "x", "tuning": "lora", "muon_learning_rate": 0.1}}}, "whole matrices"),
     ],
 )
 def test_rates_that_cannot_train_are_refused(raw, message):
@@ -225,10 +224,10 @@ def test_rates_that_cannot_train_are_refused(raw, message):
 
 def test_a_date_is_a_name_for_a_run(tmp_path):
     path = tmp_path / "settings.yaml"
-    path.write_text("scoring: {run: 2026-11-22}", encoding="utf-8")
+    path.write_text("run: {name: 2026-11-22}", encoding="utf-8")
 
-    assert load_settings(path).scoring.run == "2026-11-22"
-    assert load_settings(path, [("scoring.run", "2026-11-23")]).scoring.run == "2026-11-23"
+    assert load_settings(path).run.name == "2026-11-22"
+    assert load_settings(path, [("run.name", "2026-11-23")]).run.name == "2026-11-23"
 
 
 @pytest.mark.parametrize("name", ["LATEST", "scores", "a/b", "../a", ".hidden", ""])
@@ -236,5 +235,5 @@ def test_a_run_has_a_name_that_can_be_a_folder(tmp_path, name):
     path = tmp_path / "settings.yaml"
     path.write_text("{}", encoding="utf-8")
 
-    with pytest.raises(ConfigError, match=r"scoring\.run"):
-        load_settings(path, [("scoring.run", f"'{name}'")])
+    with pytest.raises(ConfigError, match=r"run\.name"):
+        load_settings(path, [("run.name", f"'{name}'")])

@@ -1,5 +1,6 @@
 """LLMs on disk: any decoder of `transformers` with `model.layers`, `model.norm` and `lm_head`; no remote code, ever."""
 
+import json
 from pathlib import Path
 from typing import Literal
 
@@ -14,13 +15,18 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from optirag_core.errors import ModelError
+from optirag_core.errors import ArtifactMismatch, ConfigError, ModelError
+
+ANSWERS_FILE = "answers.json"
 
 
 def load_llm(
-    path: str | Path, *, dtype: Literal["float32", "bfloat16"] = "float32"
+    path: str | Path, *, dtype: Literal["float32", "bfloat16"] | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a model and its tokenizer from a local folder or by hub name; weights must be safetensors.
+    """Load a model and its tokenizer from a local folder; weights must be safetensors.
+
+    Args:
+        dtype: of the weights in memory; None: as they were saved.
 
     Raises:
         ModelError: there is nothing to load there, it is no decoder of the supported shape, or weights are missing.
@@ -28,16 +34,16 @@ def load_llm(
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
             path,
-            dtype=getattr(torch, dtype),
+            dtype=getattr(torch, dtype) if dtype else "auto",
             use_safetensors=True,
             trust_remote_code=False,
             ignore_mismatched_sizes=True,  # they are in the report, with their names
             output_loading_info=True,
         )
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError, SafetensorError, StrictDataclassError) as error:
         first_line = str(error).strip().splitlines()[0]
         raise ModelError(f"cannot load an LLM from {path}: {first_line}") from None
+    tokenizer = load_tokenizer(path)
     parts = [(model.base_model, "layers"), (model.base_model, "norm"), (model, "lm_head")]
     if not all(hasattr(module, name) for module, name in parts):
         raise ModelError(
@@ -51,13 +57,56 @@ def load_llm(
     return model.eval(), tokenizer
 
 
+def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
+    """
+    Raises:
+        ModelError: there is none.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise ModelError(f"cannot load a tokenizer from {path}: {first_line}") from None
+
+
 def context_length(config: PreTrainedConfig) -> int:
     """Tokens of the longest prompt; a sliding window (Mistral 0.1) limits it too, as our attention has none."""
     window = getattr(config, "sliding_window", None)
     return min(config.max_position_embeddings, window or config.max_position_embeddings)
 
 
-def save_llm(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Write safetensors, config and tokenizer for `load_llm`."""
+def check_context(max_tokens: int, config: PreTrainedConfig) -> None:
+    """
+    Raises:
+        ConfigError: prompts of this length are longer than the LLM reads.
+    """
+    if max_tokens > (longest := context_length(config)):
+        raise ConfigError(
+            f"prompt.max_tokens {max_tokens} exceeds the LLM's context of {longest} tokens: lower it, or use "
+            "an LLM with a longer context"
+        )
+
+
+def save_llm(
+    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, answer_ids: tuple[int, int]
+) -> None:
+    """Write safetensors, config, tokenizer and the ids of yes and no, for `load_llm` and `load_answer_ids`."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    yes, no = answer_ids
+    (folder / ANSWERS_FILE).write_text(json.dumps({"yes": yes, "no": no}), encoding="utf-8")
+
+
+def load_answer_ids(folder: Path) -> tuple[int, int]:
+    """Vocabulary ids of yes and no that the LLM was tuned on.
+
+    Raises:
+        ArtifactMismatch: the folder does not tell.
+    """
+    try:
+        ids = json.loads((folder / ANSWERS_FILE).read_text(encoding="utf-8"))
+        return ids["yes"], ids["no"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ArtifactMismatch(
+            f"{folder / ANSWERS_FILE} does not tell the ids of yes and no: run tune_llm again"
+        ) from None

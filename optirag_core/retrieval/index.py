@@ -65,7 +65,7 @@ class UserIndex:
             index.train(vectors)
         except RuntimeError as error:  # what FAISS raises for an unknown string and for too few vectors alike
             raise ConfigError(
-                f"retriever.index_factory {factory!r} does not fit {len(vectors):,} users of width {vectors.shape[1]}: "
+                f"index.factory {factory!r} does not fit {len(vectors):,} users of width {vectors.shape[1]}: "
                 f"use Flat, or one with fewer lists; FAISS says: {str(error).splitlines()[0][-200:]}"
             ) from None
         index.add(vectors)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from optirag_core.config import ExitSettings
+from optirag_core.config import ExitHeadsSettings
 from optirag_core.engine.heads import ExitHeads
 from optirag_core.errors import DataError
 from optirag_core.training.packing import PackedBatch, Sample, pack, plan_batches
@@ -49,7 +49,7 @@ def train_exit_heads(
     heads: ExitHeads,
     features: Features,
     labels: Tensor,
-    settings: ExitSettings,
+    settings: ExitHeadsSettings,
     *,
     seed: int,
     validation: tuple[Features, Tensor] | None = None,

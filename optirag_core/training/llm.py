@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from optirag_core.config import LlmSettings, ShapeSettings
+from optirag_core.config import ShapeSettings, TuningSettings
 from optirag_core.errors import DataError
 from optirag_core.training.packing import PackedBatch, Sample, pack, plan_batches
 
@@ -62,9 +62,10 @@ def tune_llm(
     model: PreTrainedModel,
     samples: Sequence[Sample],
     answer_ids: tuple[int, int],
-    settings: LlmSettings,
+    settings: TuningSettings,
     *,
     seed: int,
+    lora_rank: int | None = None,
     cold_start_samples: Sequence[Sample] = (),
     rank: int = 0,
     world_size: int = 1,
@@ -74,6 +75,7 @@ def tune_llm(
 
     Args:
         answer_ids: vocabulary ids of yes and no.
+        lora_rank: of the LoRA; None tunes all weights.
         cold_start_samples: the same answers behind prompts without similar users, for `cold_start_epochs` of them
             first: a model from scratch learns to read histories there at a fraction of the tokens.
         rank, world_size: data-parallel worker; torch.distributed is initialised when world_size > 1.
@@ -84,7 +86,7 @@ def tune_llm(
     """
     if not samples:
         raise DataError("no training sample for the LLM: lower dataset.min_history or raise dataset.split.tune_share")
-    adapted = _with_lora(model, settings, seed) if settings.tuning == "lora" else None
+    adapted = _with_lora(model, lora_rank, seed) if lora_rank else None
     epochs = [cold_start_samples] * settings.cold_start_epochs + [samples] * settings.epochs
     plan = _plan(epochs, settings, seed=seed, world_size=world_size)
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -157,7 +159,7 @@ def _answer_logits(model: PreTrainedModel, answers: Tensor, answer_ids: tuple[in
 
 
 def _plan(
-    epochs: Sequence[Sequence[Sample]], settings: LlmSettings, *, seed: int, world_size: int
+    epochs: Sequence[Sequence[Sample]], settings: TuningSettings, *, seed: int, world_size: int
 ) -> list[tuple[list[Sample], ...]]:
     """Steps of one batch per worker; batches that do not fill a step are left out."""
     generator = torch.Generator().manual_seed(seed)
@@ -167,12 +169,14 @@ def _plan(
         planned = plan_batches(lengths, settings.batch_tokens, generator)
         batches += [[samples[index] for index in batch] for batch in planned]
     if len(batches) < world_size:
-        raise DataError(f"{len(batches)} batches for {world_size} workers: lower llm.batch_tokens")
+        raise DataError(
+            f"{len(batches)} batches for {world_size} workers: lower batch_tokens of llm.scratch or llm.pretrained"
+        )
     steps = list(zip(*(batches[rank::world_size] for rank in range(world_size)), strict=False))
     return steps[: settings.max_steps]
 
 
-def _optimizers(model: PreTrainedModel, settings: LlmSettings) -> list[torch.optim.Optimizer]:
+def _optimizers(model: PreTrainedModel, settings: TuningSettings) -> list[torch.optim.Optimizer]:
     """AdamW for everything, or Muon for the layers' matrices and AdamW for embeddings and norms."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     matrices: list[torch.nn.Parameter] = []
@@ -192,9 +196,9 @@ def _optimizers(model: PreTrainedModel, settings: LlmSettings) -> list[torch.opt
     return [*optimizers, torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=decay)]
 
 
-def _with_lora(model: PreTrainedModel, settings: LlmSettings, seed: int) -> PeftModel:
+def _with_lora(model: PreTrainedModel, rank: int, seed: int) -> PeftModel:
     torch.manual_seed(seed)  # all workers start from the same random matrices
-    config = LoraConfig(r=settings.lora_rank, target_modules=list(LORA_MODULES), task_type="CAUSAL_LM")
+    config = LoraConfig(r=rank, target_modules=list(LORA_MODULES), task_type="CAUSAL_LM")
     return get_peft_model(model, config)
 
 

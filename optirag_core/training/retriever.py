@@ -126,7 +126,7 @@ class _Worker:
         if triples.size(1) // num_batches < self.world_size:
             raise DataError(
                 f"retriever: {triples.size(1):,} triples in {num_batches:,} batches leave a worker without any; lower "
-                f"ray.train_workers ({self.world_size}), or give users who have not rated every item"
+                f"training.retriever.num_workers ({self.world_size}), or give users who have not rated every item"
             )
         losses = [self._step(batch) for batch in triples.tensor_split(num_batches, dim=1)]
         loss = torch.stack(losses).mean()

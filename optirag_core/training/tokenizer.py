@@ -8,14 +8,44 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
+import pyarrow as pa
+import pyarrow.compute as pc
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from optirag_core.config import PromptSettings
+from optirag_core.data.dataset import Dataset
+from optirag_core.data.rows import Rows
+from optirag_core.prompting.builder import PUNCTUATION
+from optirag_core.prompting.template import MACROS_WITHOUT_VALUE, PromptTemplate
+
+MAX_RANK = 10
+"""Ranks of similar users that the tokenizer knows as one token."""
 
 MAX_PHRASES = 256
 MIN_PHRASE_COUNT = 20
 """A token seen less often than this is not learned."""
 
 _SENTENCE = re.compile(r"[^.:\[]*[.:\[]*")
+
+
+def scratch_tokenizer(settings: PromptSettings, dataset: Dataset, vocab_size: int) -> PreTrainedTokenizerBase:
+    """Train a tokenizer on the pieces of prompts, about as often as they occur in training."""
+    template = PromptTemplate(settings)
+    items, users = Rows(dataset.items, "item_id"), Rows(dataset.users, "user_id")
+    train = dataset.interactions.filter(pc.is_in(dataset.interactions["split"], pa.array(["train", "tune"])))
+    texts, frames = [], []
+    for item_id, rating in zip(train["item_id"].to_pylist(), train["rating"].to_pylist(), strict=True):
+        texts.append(template.render("item", items[item_id]))
+        frames += [template.render("rating", rating), *PUNCTUATION]
+    fixed = [template.render(macro) for macro in MACROS_WITHOUT_VALUE]
+    ranks = [template.render("rank", number) for number in range(1, MAX_RANK)]
+    for user_id in pc.unique(train["user_id"]).to_pylist():
+        profile = users.get(user_id) or users.blank(user_id)
+        frames += [template.render(macro, profile) for macro in ("similar_user", "target_user")]
+        frames += [*fixed, *ranks]
+        texts += [f" {settings.answer_yes}", f" {settings.answer_no}"]
+    return train_tokenizer(texts, frames, vocab_size)
 
 
 def train_tokenizer(texts: Iterable[str], frames: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:

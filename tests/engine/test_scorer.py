@@ -170,7 +170,7 @@ class TestRefusedBeforeAnyCompute:
     def test_longer_than_a_step(self, model, heads):
         message = self.refused(model, heads, random_group(100, [1, 5], 0), max_tokens=200)
 
-        assert "raise scoring.max_tokens_in_flight to 210" in message
+        assert "raise engine.max_tokens_in_flight to 210" in message
 
     def test_no_tokens(self, model, heads):
         assert "no tokens" in self.refused(model, heads, UserGroup([], [[1], []]))

@@ -35,17 +35,19 @@ def tiny_settings(workspace: Path, **changes: object) -> Settings:
             "like_threshold": 5,
             "synthetic": {"num_users": 120, "num_books": 60, "mean_ratings_per_user": 10},
         },
-        "retriever": {"max_epochs": 3, "num_similar_users": 2},
-        "prompt": {"template": "books", "max_similar_history": 3},
+        "retriever": {"max_epochs": 3},
+        "prompt": {"template": "books", "num_similar_users": 2, "max_similar_history": 3},
         "llm": {
-            "shape": {"hidden_size": 32, "intermediate_size": 64, "num_layers": NUM_LAYERS, "num_heads": 2,
-                      "vocab_size": 400},
-            "max_steps": 5,
-            "history_loss_weight": 1.0,
+            "scratch": {
+                "shape": {"hidden_size": 32, "intermediate_size": 64, "num_layers": NUM_LAYERS, "num_heads": 2,
+                          "vocab_size": 400},
+                "max_steps": 5,
+                "cold_start_epochs": 0,
+            },
         },
-        "exits": {"layers": [3, 4], "epochs": 2},
-        "scoring": {"pairs_per_shard": 40},
-        "ray": {"train_workers": 0},
+        "exit_heads": {"layers": [3, 4], "epochs": 2},
+        "run": {"pairs_per_shard": 40},
+        "training": {name: {"num_workers": 0} for name in ("retriever", "llm", "exit_heads")},
     }  # fmt: skip
     return settings_from(raw | changes)
 
@@ -66,8 +68,11 @@ def own_workspace(finished_run, tmp_path_factory) -> Settings:
     return finished_run.model_copy(update={"workspace": str(folder)})
 
 
-def with_scoring(settings: Settings, **changes: object) -> Settings:
-    return settings.model_copy(update={"scoring": settings.scoring.model_copy(update=changes)})
+def changed(settings: Settings, **sections: dict[str, object]) -> Settings:
+    """Settings with other values in some sections, e.g. `run={"name": "night"}`."""
+    return settings.model_copy(
+        update={name: getattr(settings, name).model_copy(update=values) for name, values in sections.items()}
+    )
 
 
 def driver(settings: Settings, folder: Path, run: str, num_cpus: int = 2) -> subprocess.Popen:
@@ -75,6 +80,6 @@ def driver(settings: Settings, folder: Path, run: str, num_cpus: int = 2) -> sub
     config = folder / f"{run}.yaml"
     config.write_text(yaml.safe_dump(settings.model_dump(mode="json")), encoding="utf-8")
     command = [sys.executable, "-m", "ray_jobs.score", "--config", str(config)]
-    command += ["--scoring.run", run, "--ray.num_cpus", str(num_cpus)]
+    command += ["--run.name", run, "--ray.num_cpus", str(num_cpus)]
     with (folder / f"{run}.log").open("a") as log:
         return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)

@@ -55,7 +55,7 @@ def files_below(folder: Path) -> set[Path]:
         (prepare_data, ("--dataset.source", "yelp", "--data", "/no/such/folder"), "no folder /no/such/folder"),
         (tune_llm, (), "has no dataset: run `python -m ray_jobs.prepare_data`"),
         (score, ("--stray",), "expected pairs --section.key value"),
-        (train_exit_heads, ("--exits.layers", "[3, 5]"), "must lie below llm.shape.num_layers 5"),
+        (train_exit_heads, ("--exit_heads.layers", "[3, 5]"), "must lie below llm.shape.num_layers 5"),
     ],
 )
 def test_one_line_and_exit_code_2(run, tmp_path, job, arguments, message):
@@ -98,11 +98,11 @@ def test_an_llm_with_too_few_layers_is_refused(run, finished_run):
 
     code, line = run(
         train_exit_heads, finished_run,
-        "--llm.init", "pretrained", "--llm.path", str(llm), "--exits.layers", "[3, 30]",
+        "--llm.init", "pretrained", "--llm.path", str(llm), "--exit_heads.layers", "[3, 30]",
     )  # fmt: skip
 
     assert code == 2
-    assert "exits.layers [3, 30] reach layer 30, but the LLM has 5 layers" in line
+    assert "exit_heads.layers [3, 30] reach layer 30, but the LLM has 5 layers" in line
     assert files_below(Path(finished_run.workspace)) == before
 
 

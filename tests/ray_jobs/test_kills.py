@@ -19,7 +19,7 @@ from optirag_core.runs.reader import read_scores
 from optirag_core.runs.run import Run
 from optirag_core.storage.local import LocalStorage
 from ray_jobs.score import score
-from tests.ray_jobs.conftest import driver, with_scoring
+from tests.ray_jobs.conftest import changed, driver
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 TIMEOUT_S = 240
@@ -28,13 +28,13 @@ TIMEOUT_S = 240
 @pytest.fixture(scope="module")
 def settings(own_workspace):
     """A shard per user or two, so that a run has many moments."""
-    return with_scoring(own_workspace, pairs_per_shard=1, lease_s=2.0, stall_timeout_s=120.0)
+    return changed(own_workspace, run={"pairs_per_shard": 1, "lease_s": 2.0, "stall_timeout_s": 120.0})
 
 
 @pytest.fixture(scope="module")
 def undisturbed(settings):
     """The no-fault control."""
-    return content(settings, score(with_scoring(settings, run="undisturbed"))["version"])
+    return content(settings, score(changed(settings, run={"name": "undisturbed"}))["version"])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -137,7 +137,7 @@ def test_killed_scorers_are_replaced(settings, undisturbed, reliability):
 
     killer = threading.Thread(target=kill_five)
     killer.start()
-    score(with_scoring(settings, run="actors"))
+    score(changed(settings, run={"name": "actors"}))
     killer.join()
 
     counts = figures(settings, ["actors"], undisturbed, len(set(killed)), hung=0)  # hung, it would have raised
@@ -183,19 +183,19 @@ def test_all_processes_killed_at_once(settings, undisturbed, tmp_path, reliabili
 
 
 def test_sigterm_leaves_a_run_that_is_free_at_once(settings, undisturbed, tmp_path):
-    process = driver(with_scoring(settings, lease_s=60.0), tmp_path, "term", 2)
+    process = driver(changed(settings, run={"lease_s": 60.0}), tmp_path, "term", 2)
     wait_for(lambda: receipts(settings, "term") >= 2, "receipts")
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) != 0
 
     started = time.monotonic()
-    assert resumed(with_scoring(settings, lease_s=60.0), tmp_path, "term", 2)
+    assert resumed(changed(settings, run={"lease_s": 60.0}), tmp_path, "term", 2)
     assert time.monotonic() - started < 60
     assert content(settings, "term")[0].equals(undisturbed[0])
 
 
 def test_a_stalled_scorer_ends_the_run_by_name(settings, undisturbed, tmp_path, reliability):
-    process = driver(with_scoring(settings, stall_timeout_s=15.0), tmp_path, "stalled", 2)
+    process = driver(changed(settings, run={"stall_timeout_s": 15.0}), tmp_path, "stalled", 2)
     wait_for(lambda: receipts(settings, "stalled") >= 3, "receipts")
     stopped = [p for p in scorers() if psutil.Process(process.pid) in p.parents()]
     for scorer in stopped:
@@ -215,5 +215,5 @@ def test_a_stalled_scorer_ends_the_run_by_name(settings, undisturbed, tmp_path, 
     assert "RunStalled: no shard was finished for 15 s: stage `score`" in log  # stopped at a shard, or between two
     assert f"in process {stopped[0].pid} on" in log
     assert seconds < 60
-    score(with_scoring(settings, run="stalled"))
+    score(changed(settings, run={"name": "stalled"}))
     assert content(settings, "stalled")[0].equals(undisturbed[0])

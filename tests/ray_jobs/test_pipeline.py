@@ -2,7 +2,9 @@
 
 import json
 import re
+import shlex
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +15,15 @@ from optirag_core.artifacts import MADE_BY, Workspace
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.schema import SCORES
 from optirag_core.runs.reader import read_artifact, score_files
+from optirag_core.training.pretrained import weights_digest
+from optirag_core.training.tokenizer import train_tokenizer
+from ray_jobs.command import parse
 from ray_jobs.evaluate import evaluate
 from ray_jobs.pipeline import pipeline
 from ray_jobs.prepare_data import prepare_data
+from tests.conftest import tiny_llama
 from tests.ray_jobs.conftest import NUM_LAYERS, tiny_settings
+from tests.test_readme import JOBS
 
 pytestmark = pytest.mark.ray
 
@@ -127,6 +134,39 @@ def test_own_tables_without_times_are_split_by_user(timed_tables, tmp_path):
 
     assert (info["split_method"], info["timed"]) == ("last_share", False)
     assert info["counts"]["test"] == 60  # a tenth of 12 ratings, for each of 60 users
+
+
+@pytest.fixture
+def small_llm(tmp_path):
+    """Folder of a tiny pretrained Llama with a tokenizer of its own."""
+    words = [f"'Lamp {n}, colour red (rating {n % 5})', " for n in range(40)] + [" yes", " no"] * 40
+    tokenizer = train_tokenizer(words * 3, [], 400)
+    tiny_llama(vocab_size=len(tokenizer), max_position_embeddings=2048).save_pretrained(tmp_path / "llm")
+    tokenizer.save_pretrained(tmp_path / "llm")
+    return tmp_path / "llm"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", sorted(Path("ray_jobs/configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_readmes_command_for_an_llm_of_ones_own_runs_on_every_config(config, timed_tables, small_llm, tmp_path):
+    [command] = [command for command in JOBS if "llm.pretrained.path" in command]
+    words = shlex.split(command)
+    given = {
+        "--config": config,
+        "--data": timed_tables,
+        "--workspace": tmp_path / "w",
+        "--llm.pretrained.path": small_llm,
+    }
+    for name, value in given.items():
+        words[words.index(name) + 1] = str(value)
+    own_tables = ["--dataset.source", "tables", "--prompt.template", "generic", "--llm.pretrained.max_steps", "3"]
+
+    settings, _ = parse([*words[words.index("-m") + 2 :], *own_tables, "--exit_heads.layers", "[3]"])
+    pipeline(settings)
+
+    llm = Workspace(settings.workspace).open("llm")
+    assert llm.manifest["config"]["llm"]["weights"] == weights_digest(small_llm)
+    assert len(read_artifact(Workspace(settings.workspace).open("scores"))) > 20
 
 
 @pytest.mark.slow

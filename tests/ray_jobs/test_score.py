@@ -13,28 +13,27 @@ from optirag_core.artifacts import Workspace
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.schema import REQUESTS
 from optirag_core.data.splits import requests_for
-from optirag_core.engine.loading import load_llm
-from optirag_core.errors import ArtifactMismatch, ConfigError, RunIncomplete, RunMismatch
+from optirag_core.engine.loading import load_tokenizer
+from optirag_core.errors import ConfigError, RunIncomplete, RunMismatch
+from optirag_core.inference.opening import TRAINED, open_artifacts
+from optirag_core.inference.parts import check_prompts_fit, open_assembler, open_scorer
 from optirag_core.prompting.assembly import requests_from
 from optirag_core.runs.reader import read_artifact, read_scores
-from ray_jobs.artifact_job import open_inputs
-from ray_jobs.prompt_stage import open_assembler
 from ray_jobs.score import score
-from ray_jobs.shard_stages import KINDS, open_run, open_scorer
-from tests.ray_jobs.conftest import with_scoring
+from ray_jobs.shard_stages import open_run
+from tests.ray_jobs.conftest import changed
 
 pytestmark = pytest.mark.ray
 
 
 def test_ray_gives_what_this_process_gives(finished_run, tmp_path):
-    inputs = open_inputs(finished_run, *KINDS)
-    dataset = Dataset.load(inputs["dataset"].path)
-    _, tokenizer = load_llm(inputs["llm"].path)
-    assembler, _ = open_assembler(finished_run, dataset, inputs["retriever"], tokenizer)
+    artifacts = open_artifacts(finished_run, *TRAINED)
+    dataset = Dataset.load(artifacts["dataset"].path)
+    assembler, _ = open_assembler(finished_run.prompt, artifacts, load_tokenizer(artifacts["llm"].path))
     requests = requests_for(dataset.interactions, "test")
-    scorer = open_scorer(finished_run, inputs)
+    scorer = open_scorer(finished_run, artifacts)
     expected = {}
-    run = open_run(finished_run, inputs.workspace.latest("scores"))
+    run = open_run(finished_run, artifacts.workspace.latest("scores"))
     shards = [run.requests(shard, tmp_path) for shard in run.plan().shards]
     assert pa.concat_tables(shards).equals(requests.select(REQUESTS.names))
     for shard in shards:
@@ -64,7 +63,9 @@ def test_odd_requests_are_scored_or_rejected_with_a_reason(finished_run, tmp_pat
     ]
     pq.write_table(pa.Table.from_pylist(rows, schema=pa.schema(list(REQUESTS)[:2])), tmp_path / "requests.parquet")
 
-    manifest = score(with_scoring(finished_run, requests=str(tmp_path / "requests.parquet"), max_reject_share=1.0))
+    manifest = score(
+        changed(finished_run, requests={"path": str(tmp_path / "requests.parquet")}, run={"max_reject_share": 1.0})
+    )
 
     uri = f"{finished_run.workspace}/scores/{manifest['version']}"
     [scored] = read_scores(uri).to_pylist()
@@ -75,20 +76,6 @@ def test_odd_requests_are_scored_or_rejected_with_a_reason(finished_run, tmp_pat
     assert codes == {"unknown_item", "null_item", "null_user", "duplicate_pair"}
 
 
-def test_other_prompts_are_another_run(finished_run):
-    """A shorter history is no other template, but other scores: those at hand must not be taken for them."""
-    shorter = finished_run.model_copy(update={"prompt": finished_run.prompt.model_copy(update={"max_history": 3})})
-    before = score(finished_run)  # at hand: the newest of its kind again
-
-    after = score(shorter)
-
-    assert after["version"] != before["version"]
-    uri = f"{finished_run.workspace}/scores"
-    old, new = (read_scores(f"{uri}/{run['version']}")["score"].to_pylist() for run in (before, after))
-    assert len(old) == len(new) and old != new
-    Workspace(finished_run.workspace).select("scores", before["version"])
-
-
 def test_too_many_rejects_write_nothing(finished_run, tmp_path):
     pq.write_table(pa.table({"user_id": ["u"], "item_ids": [["no such item"]]}), tmp_path / "requests.parquet")
     before = Workspace(finished_run.workspace).latest("scores")
@@ -96,54 +83,44 @@ def test_too_many_rejects_write_nothing(finished_run, tmp_path):
     with pytest.raises(
         RunIncomplete, match=r"1 of 1 pairs were rejected, 1 of them as unknown_item[^%]*max_reject_share 1.00%"
     ):
-        score(with_scoring(finished_run, requests=str(tmp_path / "requests.parquet")))
+        score(changed(finished_run, requests={"path": str(tmp_path / "requests.parquet")}))
 
     assert Workspace(finished_run.workspace).latest("scores") == before
 
 
-def test_another_template_than_the_llm_was_tuned_on_is_refused(finished_run):
-    other = finished_run.model_copy(update={"prompt": finished_run.prompt.model_copy(update={"template": "generic"})})
-
-    with pytest.raises(ArtifactMismatch, match="was tuned on another prompt"):
-        score(other)
-
-
 def test_prompts_longer_than_the_llm_reads_are_refused(finished_run):
-    longer = finished_run.prompt.model_copy(update={"max_tokens": 4096})
+    artifacts = open_artifacts(finished_run, *TRAINED)
 
     with pytest.raises(ConfigError, match=r"prompt.max_tokens 4096 exceeds the LLM's context of 2048 tokens"):
-        score(finished_run.model_copy(update={"prompt": longer}))
+        check_prompts_fit(changed(finished_run, prompt={"max_tokens": 4096}), artifacts)
+
+
+def test_prompts_longer_than_a_step_of_the_engine_are_refused(finished_run):
+    with pytest.raises(ConfigError, match=r"max_tokens 2048 exceeds a step of the scorer, 2000: raise engine\.max_tok"):
+        score(changed(finished_run, engine={"max_tokens_in_flight": 4000}))
 
 
 CHANGES = {
-    "exits.threshold": 0.5,
-    "exits.criterion": "probability",
-    "exits.window": 2,
-    "exits.group_stop": 2,
-    "exits.frozen_prefix_after": 3,
-    "prompt.max_history": 3,
-    "prompt.max_similar_history": 2,
-    "prompt.max_tokens": 1500,
-    "retriever.num_similar_users": 1,
-    "llm.dtype": "bfloat16",
-    "scoring.pairs_per_shard": 7,
-    "scoring.max_tokens_in_flight": 8192,
-    "scoring.deterministic": True,
-    "scoring.compile_layers": True,
-    "scoring.max_requests": 5,
-    "scoring.requests": "FILE",
-    "scoring.all_items_top_k": 3,
+    "exit_policy.threshold": 0.5,
+    "exit_policy.criterion": "probability",
+    "exit_policy.window": 2,
+    "exit_policy.group_stop": 2,
+    "exit_policy.frozen_prefix_after": 3,
+    "engine.dtype": "bfloat16",
+    "engine.max_tokens_in_flight": 8192,
+    "engine.deterministic": True,
+    "engine.compile_layers": True,
+    "run.pairs_per_shard": 7,
+    "requests.max_users": 5,
+    "requests.path": "FILE",
+    "requests.all_items_top_k": 3,
 }
-NAMED_OTHERWISE = {
-    "scoring.max_requests": "requests.max_requests",
-    "scoring.requests": "requests.files.requests.parquet",
-    "scoring.all_items_top_k": "requests.all_items_top_k",
-}
+NAMED_OTHERWISE = {"requests.path": "requests.files.requests.parquet"}
 
 
 @pytest.fixture(scope="module")
 def named_run(finished_run):
-    settings = with_scoring(finished_run, run="named")
+    settings = changed(finished_run, run={"name": "named"})
     score(settings)
     return settings
 
@@ -190,7 +167,7 @@ def test_users_without_candidates_get_the_retrievers_best(finished_run, tmp_path
     rows = [{"user_id": known}, {"user_id": "stranger"}, {"user_id": "zoe", "item_ids": [dataset.items["item_id"][0]]}]
     pq.write_table(pa.Table.from_pylist(rows, schema=REQUESTS), tmp_path / "requests.parquet")
 
-    manifest = score(with_scoring(finished_run, requests=str(tmp_path / "requests.parquet"), all_items_top_k=4))
+    manifest = score(changed(finished_run, requests={"path": str(tmp_path / "requests.parquet"), "all_items_top_k": 4}))
 
     scores = read_scores(f"{finished_run.workspace}/scores/{manifest['version']}")
     counts = Counter(scores["user_id"].to_pylist())
@@ -211,7 +188,7 @@ def test_pairs_in_any_order_are_scored_like_requests(finished_run, named_run, tm
         part = shuffled.slice(60 * number, None if number else 60)
         pq.write_table(part, tmp_path / f"pairs-{number}.parquet")
 
-    manifest = score(with_scoring(finished_run, requests=str(tmp_path)))
+    manifest = score(changed(finished_run, requests={"path": str(tmp_path)}))
 
     order = [("user_id", "ascending"), ("item_id", "ascending")]
     columns = ["user_id", "item_id", "score"]

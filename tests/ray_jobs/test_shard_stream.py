@@ -13,14 +13,14 @@ import pytest
 import ray
 
 from benchmarks.stubs import StubBuild, StubScore, stub_run
-from optirag_core.config import ScoringSettings
+from optirag_core.config import Settings
 from optirag_core.errors import ResourcesMissing, ShardFailed
 from optirag_core.runs.plan import plan_shards
 from optirag_core.runs.run import drive
 from ray_jobs.run_board import noted
 from ray_jobs.score import score
 from ray_jobs.shard_stream import Stage, shard_table, stream
-from tests.ray_jobs.conftest import with_scoring
+from tests.ray_jobs.conftest import changed
 from tests.runs.small import PARENTS, identity, small_requests
 
 pytestmark = pytest.mark.ray
@@ -30,7 +30,7 @@ import ray
 from tests.ray_jobs.test_shard_stream import Placed, run_stubs
 ray.init(address="local", num_cpus=2, num_gpus=2, resources={"accelerator_type:A100": 1}, include_dashboard=False,
          object_store_memory=100 * 2**20, log_to_driver=False)
-run_stubs(sys.argv[1], Placed, num_gpus_per_actor=1, num_cpus_per_actor=0, accelerator_type="A100")
+run_stubs(sys.argv[1], Placed, num_gpus_per_scorer=1, num_cpus_per_scorer=0, accelerator_type="A100")
 """
 
 
@@ -59,7 +59,7 @@ def run_stubs(workspace, scorer, **options):
     plan = plan_shards([small_requests()], 4, folder)
     build = Stage(StubBuild, {"workspace": workspace, "run": run.name, "prompt_tokens": 10})
     score = Stage(scorer, {"workspace": workspace, "run": run.name, "seconds_per_pair": 0.0})
-    settings = ScoringSettings(**options)
+    settings = Settings(actors=options)
     return drive(
         run, identity(plan), plan, folder, lambda shards: stream(shards, build, score, settings),
         parents=PARENTS, lease_s=1.0, max_reject_share=1.0,
@@ -80,16 +80,16 @@ def test_a_shard_that_kills_every_scorer_ends_the_run_by_name(tmp_path):
 @pytest.mark.parametrize(
     ("options", "lacking"),
     [
-        ({"num_gpus_per_actor": 1, "accelerator_type": "A100"}, "0 of 1 scorers find 1 GPU on"),
+        ({"num_gpus_per_scorer": 1, "accelerator_type": "A100"}, "0 of 1 scorers find 1 GPU on"),
         ({"accelerator_type": "A100"}, r"0 of 1 scorers find 0\.001 accelerator_type:A100 on"),
-        ({"num_actors": 50}, r"4 of 50 scorers find 0\.5 CPU on"),
-        ({"num_prompt_actors": 9}, "ask for 5 CPU, the cluster has 2"),
-        ({"memory_gib_per_actor": 4096}, "0 of 1 scorers find .* memory on"),
+        ({"num_scorers": 50}, r"4 of 50 scorers find 0\.5 CPU on"),
+        ({"num_prompt_builders": 9}, "ask for 5 CPU, the cluster has 2"),
+        ({"memory_gib_per_scorer": 4096}, "0 of 1 scorers find .* memory on"),
     ],
 )
 def test_what_the_cluster_lacks_is_named_before_the_first_shard(finished_run, options, lacking):
     with pytest.raises(ResourcesMissing, match=lacking):
-        score(with_scoring(finished_run, run=f"lacking-{uuid.uuid4().hex}", **options))
+        score(changed(finished_run, run={"name": f"lacking-{uuid.uuid4().hex}"}, actors=options))
 
 
 @pytest.mark.slow
@@ -114,7 +114,7 @@ def test_prometheus_sees_pairs_and_exit_layers(finished_run):
 
     scraper = threading.Thread(target=scrape)
     scraper.start()
-    score(with_scoring(finished_run, run="metrics", pairs_per_shard=1))
+    score(changed(finished_run, run={"name": "metrics", "pairs_per_shard": 1}))
     done.set()
     scraper.join()
 

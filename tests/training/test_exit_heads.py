@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from optirag_core.config import ExitSettings
+from optirag_core.config import ExitHeadsSettings
 from optirag_core.engine.heads import ExitHeads
 from optirag_core.errors import DataError
 from optirag_core.training.exit_heads import exit_features, head_losses, train_exit_heads
@@ -13,7 +13,7 @@ from tests.reference import full_softmax, hidden_states
 from .conftest import ANSWERS, NO, YES, prompts_of, random_samples, sample
 
 LAYERS = (1, 2, 3)
-SETTINGS = ExitSettings(window=2, layers=(2, 3), learning_rate=0.01, decay=0.5, epochs=20, batch_size=16)
+SETTINGS = ExitHeadsSettings(layers=(2, 3), learning_rate=0.01, decay=0.5, epochs=20, batch_size=16)
 
 
 @pytest.fixture(scope="module")

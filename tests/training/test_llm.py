@@ -2,7 +2,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from optirag_core.config import LlmSettings, ShapeSettings
+from optirag_core.config import ShapeSettings, TuningSettings
 from optirag_core.errors import DataError
 from optirag_core.training.llm import Step, answer_loss, answer_scores, llama_from_scratch, tune_llm
 from optirag_core.training.packing import pack
@@ -11,10 +11,9 @@ from tests.conftest import tiny_llama
 from .conftest import ANSWERS, NO, YES, prompts_of, random_samples, sample
 
 BATCH_TOKENS = 256
-FULL = LlmSettings(batch_tokens=BATCH_TOKENS, learning_rate=3e-3)
-LORA = LlmSettings(
-    init="pretrained", path="local", tuning="lora", lora_rank=4, batch_tokens=BATCH_TOKENS, learning_rate=1e-2
-)
+FULL = TuningSettings(batch_tokens=BATCH_TOKENS, learning_rate=3e-3)
+LORA = TuningSettings(batch_tokens=BATCH_TOKENS, learning_rate=1e-2)
+LORA_RANK = 4
 
 
 def planted(number, *, seed):
@@ -55,12 +54,15 @@ def test_a_planted_rule_is_learned(muon_learning_rate):
     assert not model.training
 
 
-@pytest.mark.parametrize("settings", [FULL, FULL.model_copy(update={"muon_learning_rate": 0.01}), LORA])
-def test_one_seed_one_result(settings):
+@pytest.mark.parametrize(
+    ("settings", "rank"),
+    [(FULL, None), (FULL.model_copy(update={"muon_learning_rate": 0.01}), None), (LORA, LORA_RANK)],
+)
+def test_one_seed_one_result(settings, rank):
     def tuned(seed):
         model = learner()
         torch.seed()  # what else drew random numbers must not count
-        tune_llm(model, planted(60, seed=0), ANSWERS, settings, seed=seed)
+        tune_llm(model, planted(60, seed=0), ANSWERS, settings, seed=seed, lora_rank=rank)
         return torch.cat([parameter.flatten() for parameter in model.parameters()])
 
     first = tuned(0)
@@ -116,7 +118,7 @@ def test_a_lora_is_merged_into_the_same_shapes():
         if step.number == step.total:
             beside.extend(answer_scores(model, probes, ANSWERS, batch_tokens=BATCH_TOKENS))
 
-    tuned = tune_llm(model, samples, ANSWERS, LORA, seed=0, on_step=on_step)
+    tuned = tune_llm(model, samples, ANSWERS, LORA, seed=0, lora_rank=LORA_RANK, on_step=on_step)
     after = tuned.state_dict()
     assert {name: tensor.shape for name, tensor in after.items()} == {n: tensor.shape for n, tensor in before.items()}
     changed = {name for name, tensor in after.items() if not torch.equal(tensor, before[name])}
@@ -133,19 +135,19 @@ def test_a_lora_learns_the_opposite():
         sample(each.group.prefix, each.group.suffixes, [1 - label for label in each.labels])
         for each in planted(400, seed=2)
     ]
-    model = tune_llm(model, flipped, ANSWERS, LORA.model_copy(update={"epochs": 4}), seed=0)
+    model = tune_llm(model, flipped, ANSWERS, LORA.model_copy(update={"epochs": 4}), seed=0, lora_rank=LORA_RANK)
     assert auc(model, held_out) < 0.2
 
 
-@pytest.mark.parametrize("settings", [FULL, LORA])
-def test_no_samples_is_an_error(settings):
+@pytest.mark.parametrize("rank", [None, LORA_RANK])
+def test_no_samples_is_an_error(rank):
     model = tiny_llama()
     with pytest.raises(DataError, match=r"no training sample for the LLM: lower dataset\.min_history or raise"):
-        tune_llm(model, [], ANSWERS, settings, seed=0)
+        tune_llm(model, [], ANSWERS, FULL, seed=0, lora_rank=rank)
 
 
 def test_fewer_batches_than_workers_is_an_error():
-    with pytest.raises(DataError, match=r"1 batches for 2 workers: lower llm\.batch_tokens"):
+    with pytest.raises(DataError, match=r"1 batches for 2 workers: lower batch_tokens of llm\.scratch or"):
         tune_llm(tiny_llama(), planted(2, seed=0), ANSWERS, FULL, seed=0, world_size=2)
 
 

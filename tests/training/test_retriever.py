@@ -140,7 +140,7 @@ def test_divergence_is_an_error():
 def test_fewer_triples_than_workers_is_an_error(monkeypatch):
     monkeypatch.setattr(dist, "broadcast", lambda tensor, src: None)
     graph = build_graph(interactions(("a", "x"), ("b", "y")))
-    with pytest.raises(DataError, match=r"ray\.train_workers \(3\)"):
+    with pytest.raises(DataError, match=r"training\.retriever\.num_workers \(3\)"):
         train_retriever(graph, interactions(), SMALL, seed=0, world_size=3)
 
 

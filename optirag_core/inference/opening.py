@@ -1,0 +1,90 @@
+"""Artifacts of one lineage and one prompt: opened, verified against each other, and pinned for other processes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from optirag_core.artifacts import MADE_BY, Artifact, Workspace
+from optirag_core.config import Settings
+from optirag_core.errors import ArtifactMismatch
+from optirag_core.recipes import prompt_config
+
+TRAINED = ("dataset", "retriever", "index", "llm", "exit_heads")
+"""All that scoring needs, parents first."""
+
+
+@dataclass(frozen=True)
+class Pin:
+    """Exactly one artifact: a folder made anew under the same version has another digest."""
+
+    version: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """Verified artifacts that fit each other."""
+
+    workspace: Workspace
+    by_kind: Mapping[str, Artifact]
+
+    def __getitem__(self, kind: str) -> Artifact:
+        return self.by_kind[kind]
+
+    @property
+    def digests(self) -> dict[str, str]:
+        return {kind: artifact.digest for kind, artifact in self.by_kind.items()}
+
+    @property
+    def pins(self) -> dict[str, Pin]:
+        return {kind: Pin(artifact.version, artifact.digest) for kind, artifact in self.by_kind.items()}
+
+
+def open_artifacts(settings: Settings, *kinds: str, pins: Mapping[str, Pin] | None = None) -> Artifacts:
+    """Open artifacts, parents first.
+
+    Args:
+        pins: the artifacts that another process has opened; without them the newest of each kind.
+
+    Raises:
+        ArtifactMissing, ArtifactCorrupt: from the workspace.
+        ArtifactMismatch: an artifact was made from other parents than those at hand, with another prompt than the
+            settings', or is not the pinned one.
+    """
+    workspace = Workspace(settings.workspace, settings.storage)
+    opened: dict[str, Artifact] = {}
+    for kind in kinds:
+        artifact = workspace.open(kind, pins[kind].version if pins else None)
+        if pins and artifact.digest != pins[kind].digest:
+            raise ArtifactMismatch(f"{kind}/{artifact.version} has changed since the job began: run the job again")
+        for parent in opened.values():
+            if parent.kind in artifact.manifest["parents"]:
+                artifact.require_parent(parent)
+        _require_prompt(artifact, settings)
+        opened[kind] = artifact
+    return Artifacts(workspace, opened)
+
+
+def _require_prompt(artifact: Artifact, settings: Settings) -> None:
+    """Whatever was made with prompts was made with those that the settings now give."""
+    made_with = _prompt_of(artifact)
+    if made_with is None:
+        return
+    now = prompt_config(settings.prompt)
+    changed = [name for name in {**made_with, **now} if made_with.get(name) != now.get(name)]
+    if changed:
+        raise ArtifactMismatch(
+            f"{artifact.kind}/{artifact.version} was made with another prompt: prompt.{changed[0]} was "
+            f"{_shown(made_with.get(changed[0]))}, now it is {_shown(now.get(changed[0]))}; run "
+            f"{MADE_BY[artifact.kind]} again, or restore the setting"
+        )
+
+
+def _prompt_of(artifact: Artifact) -> dict[str, object] | None:
+    """What the artifact's manifest says of the prompt; a run's says it under dotted names."""
+    config = artifact.manifest["config"]
+    dotted = {name.removeprefix("prompt."): config[name] for name in config if name.startswith("prompt.")}
+    return config.get("prompt") or dotted or None
+
+
+def _shown(value: object) -> object:
+    return value[:12] if isinstance(value, str) and len(value) == 64 else value

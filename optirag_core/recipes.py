@@ -1,0 +1,132 @@
+"""What each artifact is made from: the settings that it depends on and no others, and its parents.
+
+    dataset <- dataset, the raw files            retriever <- retriever, dataset
+    index <- index, retriever                    llm <- llm, prompt, dataset, retriever, index
+    exit_heads <- exit_heads, prompt, all above  scores <- exit_policy, engine, prompt, requests, all above
+
+Equal recipes make equal artifacts, so a recipe's version names the folder, and one that is there is not made again.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from optirag_core import __version__
+from optirag_core.artifacts import Artifact, Workspace
+from optirag_core.config import PromptSettings, Section, Settings
+from optirag_core.manifest import digest_of
+from optirag_core.prompting.template import PromptTemplate
+from optirag_core.runs.identity import RunIdentity
+from optirag_core.runs.plan import ShardPlan
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An artifact before it is made."""
+
+    kind: str
+    config: Mapping[str, Any]  # JSON values
+    parents: Mapping[str, str]  # kind -> digest
+
+    @property
+    def version(self) -> str:
+        """Name of the artifact: 12 hex digits."""
+        return digest_of({"config": self.config, "parents": self.parents, "code": __version__})[:12]
+
+    def made(self, workspace: Workspace) -> Artifact | None:
+        """The artifact, now the newest of its kind, where an earlier job has made it; else None."""
+        if not workspace.has(self.kind, self.version):
+            return None
+        artifact = workspace.open(self.kind, self.version)
+        workspace.select(self.kind, self.version)
+        log.info("%s/%s is there already: nothing to do", self.kind, self.version)
+        return artifact
+
+    def save(self, workspace: Workspace, files: Path, metrics: Mapping[str, Any]) -> Artifact:
+        """Publish the folder `files` as this artifact."""
+        return workspace.save(self.kind, self.version, files, config=self.config, parents=self.parents, metrics=metrics)
+
+
+def dataset_recipe(settings: Settings, raw_files: Mapping[str, str]) -> Recipe:
+    """
+    Args:
+        raw_files: name -> sha256 of each file that the data set is read from, wherever they lie.
+    """
+    config = {"dataset": _plain(settings.dataset, without="path"), "raw_files": raw_files, "seed": settings.seed}
+    return Recipe("dataset", config, {})
+
+
+def retriever_recipe(settings: Settings, parents: Mapping[str, str]) -> Recipe:
+    return Recipe("retriever", {"retriever": _plain(settings.retriever), "seed": settings.seed}, parents)
+
+
+def index_recipe(settings: Settings, parents: Mapping[str, str]) -> Recipe:
+    return Recipe("index", {"index": _plain(settings.index)}, parents)
+
+
+def llm_recipe(settings: Settings, parents: Mapping[str, str], weights: str | None) -> Recipe:
+    """
+    Args:
+        weights: digest of the pretrained LLM's files, wherever they lie; None for one from scratch.
+    """
+    llm = {"init": settings.llm.init, "weights": weights, **_plain(settings.llm.chosen, without="path")}
+    config = {"llm": llm, "prompt": prompt_config(settings.prompt), "seed": settings.seed}
+    return Recipe("llm", config, parents)
+
+
+def exit_heads_recipe(settings: Settings, parents: Mapping[str, str]) -> Recipe:
+    config = {
+        "exit_heads": _plain(settings.exit_heads),
+        "prompt": prompt_config(settings.prompt),
+        "seed": settings.seed,
+    }
+    return Recipe("exit_heads", config, parents)
+
+
+def reports_recipe(settings: Settings, parents: Mapping[str, str]) -> Recipe:
+    return Recipe("reports", {"seed": settings.seed}, parents)
+
+
+def run_identity(
+    settings: Settings, artifacts: Mapping[str, str], requests: Mapping[str, Any], plan: ShardPlan
+) -> RunIdentity:
+    """Everything that the scores of a run depend on.
+
+    Args:
+        artifacts: kind -> digest.
+        requests: what `inference.requests` says of where they come from.
+    """
+    actors = settings.actors
+    on_gpu = actors.num_gpus_per_scorer > 0
+    return RunIdentity.of(
+        {
+            "code_version": __version__,
+            "artifacts": artifacts,
+            "prompt": prompt_config(settings.prompt),
+            "exit_policy": _plain(settings.exit_policy),
+            "engine": {
+                **_plain(settings.engine), "on_gpu": on_gpu, "cpu_threads": None if on_gpu else actors.torch_threads,
+            },
+            "requests": requests,
+            "run": {"pairs_per_shard": settings.run.pairs_per_shard},
+            "plan": plan.digest,
+        }
+    )  # fmt: skip
+
+
+def prompt_config(settings: PromptSettings) -> dict[str, Any]:
+    """Everything that changes a prompt: settings, and in place of the template's name what its file says."""
+    return {"template": PromptTemplate(settings).digest, **_plain(settings, without="template")}
+
+
+def _plain(section: Section, without: str | None = None) -> dict[str, Any]:
+    """The section as JSON values.
+
+    Args:
+        without: the one setting that names a place; what lies there is in the recipe by its digest.
+    """
+    return section.model_dump(mode="json", exclude={without} if without else None)

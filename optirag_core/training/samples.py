@@ -1,0 +1,39 @@
+"""Prompts of a split with the answers to their candidates: what the LLM and the exit heads learn from."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+
+from optirag_core.data.splits import requests_for
+from optirag_core.prompting.assembly import PromptAssembler, requests_from
+from optirag_core.training.packing import Sample
+
+
+def labelled_samples(
+    assembler: PromptAssembler,
+    interactions: pa.Table,
+    split: str,
+    *,
+    similar: bool = True,
+    max_users: int | None = None,
+) -> list[Sample]:
+    """One sample per request of the split whose prompt fits.
+
+    Args:
+        similar: False leaves out the similar users.
+        max_users: at most this many users, spread evenly over the table.
+    """
+    requests = requests_for(interactions, split)
+    if max_users and max_users < len(requests):
+        requests = requests.take(np.linspace(0, len(requests) - 1, max_users, dtype=np.int64))
+    labels: Sequence[Sequence[int]] = requests["labels"].to_pylist()
+    items = requests["item_ids"].to_pylist()
+    samples = []
+    prompts = assembler.assemble(requests_from(requests), similar=similar)
+    for result, asked, answers in zip(prompts, items, labels, strict=True):
+        if result.prompt is not None:
+            answer_of = dict(zip(asked, answers, strict=True))
+            known = [answer_of[item_id] for item_id in result.candidates]
+            samples.append(Sample(result.prompt.group, known, result.prompt.rating_positions))
+    return samples

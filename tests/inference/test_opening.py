@@ -1,0 +1,103 @@
+"""Artifacts are opened together or not at all: lineage, prompt and pins, each broken once on purpose."""
+
+import pytest
+
+from optirag_core.artifacts import Workspace
+from optirag_core.config import Settings
+from optirag_core.errors import ArtifactMismatch
+from optirag_core.inference.opening import TRAINED, Pin, open_artifacts
+from optirag_core.recipes import Recipe, exit_heads_recipe, index_recipe, llm_recipe, retriever_recipe
+
+
+@pytest.fixture
+def files(tmp_path):
+    folder = tmp_path / "files"
+    folder.mkdir()
+    (folder / "weights.bin").write_bytes(b"weights")
+    return folder
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(workspace=str(tmp_path / "workspace"))
+
+
+@pytest.fixture
+def workspace(settings, files):
+    """All trained artifacts of one lineage."""
+    workspace = Workspace(settings.workspace)
+    digests = {"dataset": Recipe("dataset", {}, {}).save(workspace, files, {}).digest}
+    for kind, recipe in (
+        ("retriever", retriever_recipe),
+        ("index", index_recipe),
+        ("llm", lambda settings, parents: llm_recipe(settings, parents, None)),
+        ("exit_heads", exit_heads_recipe),
+    ):
+        digests[kind] = recipe(settings, dict(digests)).save(workspace, files, {}).digest
+    return workspace
+
+
+def test_artifacts_of_one_lineage_are_opened(workspace, settings):
+    artifacts = open_artifacts(settings, *TRAINED)
+
+    assert tuple(artifacts.digests) == TRAINED
+    assert artifacts["llm"].digest == workspace.open("llm").digest
+    assert artifacts.pins["llm"] == Pin(artifacts["llm"].version, artifacts["llm"].digest)
+
+
+def test_heads_of_another_llm_are_refused(workspace, settings, files):
+    other = llm_recipe(settings.model_copy(update={"seed": 1}), open_artifacts(settings, *TRAINED[:3]).digests, None)
+    other.save(workspace, files, {})
+
+    with pytest.raises(ArtifactMismatch, match=r"exit_heads/\w+ was made from llm .* run train_exit_heads again"):
+        open_artifacts(settings, *TRAINED)
+
+
+def test_an_index_of_another_retriever_is_refused(workspace, settings, files):
+    retriever_recipe(settings.model_copy(update={"seed": 1}), open_artifacts(settings, "dataset").digests).save(
+        workspace, files, {}
+    )
+
+    with pytest.raises(ArtifactMismatch, match=r"index/\w+ was made from retriever .* run train_retriever again"):
+        open_artifacts(settings, "dataset", "retriever", "index")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("template", "books", r"llm/\w+ was made with another prompt: prompt\.template was \w{12}, now it is \w{12}"),
+        ("max_history", 3, r"prompt\.max_history was 15, now it is 3; run tune_llm again, or restore the setting"),
+        ("num_similar_users", 0, r"prompt\.num_similar_users was 4, now it is 0"),
+    ],
+)
+def test_an_llm_of_another_prompt_is_refused(workspace, settings, name, value, message):
+    other = settings.model_copy(update={"prompt": settings.prompt.model_copy(update={name: value})})
+
+    open_artifacts(other, *TRAINED[:3])
+    with pytest.raises(ArtifactMismatch, match=message):
+        open_artifacts(other, *TRAINED)
+
+
+def test_heads_of_another_prompt_on_the_right_llm_are_refused(workspace, settings, files):
+    other = settings.model_copy(update={"prompt": settings.prompt.model_copy(update={"template": "books"})})
+    exit_heads_recipe(other, open_artifacts(settings, *TRAINED[:4]).digests).save(workspace, files, {})
+
+    with pytest.raises(ArtifactMismatch, match=r"exit_heads/\w+ was made with another prompt: prompt\.template"):
+        open_artifacts(settings, *TRAINED)
+
+
+def test_another_process_opens_what_is_pinned_and_not_the_newest(workspace, settings, files):
+    pins = open_artifacts(settings, "dataset", "retriever").pins
+    newer = retriever_recipe(settings.model_copy(update={"seed": 1}), open_artifacts(settings, "dataset").digests)
+    assert newer.save(workspace, files, {}).version == workspace.latest("retriever") != pins["retriever"].version
+
+    assert open_artifacts(settings, "dataset", "retriever", pins=pins).pins == pins
+
+
+def test_an_artifact_made_anew_under_its_version_is_not_the_pinned_one(workspace, settings, files):
+    pins = open_artifacts(settings, "dataset", "retriever").pins
+    (files / "weights.bin").write_bytes(b"other weights")
+    retriever_recipe(settings, open_artifacts(settings, "dataset").digests).save(workspace, files, {})
+
+    with pytest.raises(ArtifactMismatch, match=r"retriever/\w+ has changed since the job began: run the job again"):
+        open_artifacts(settings, "dataset", "retriever", pins=pins)

@@ -1,0 +1,152 @@
+"""Each setting changes the artifacts that depend on it, and no others."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+
+from optirag_core import prompting
+from optirag_core.config import Settings, settings_from
+from optirag_core.recipes import (
+    Recipe,
+    dataset_recipe,
+    exit_heads_recipe,
+    index_recipe,
+    llm_recipe,
+    reports_recipe,
+    retriever_recipe,
+    run_identity,
+)
+from optirag_core.runs.plan import ShardPlan
+
+TEMPLATES = Path(prompting.__file__).parent / "templates"
+ALL = "dataset retriever index llm exit_heads scores"
+CHANGES = {
+    "workspace": ("elsewhere", ""),
+    "seed": (1, ALL),
+    "dataset.path": ("elsewhere", ""),
+    "dataset.min_history": (4, ALL),
+    "dataset.split.tune_share": (0.2, ALL),
+    "retriever.num_layers": (2, "retriever index llm exit_heads scores"),
+    "retriever.patience": (1, "retriever index llm exit_heads scores"),
+    "index.factory": ("HNSW32", "index llm exit_heads scores"),
+    "prompt.template": ("books", "llm exit_heads scores"),
+    "prompt.num_similar_users": (2, "llm exit_heads scores"),
+    "prompt.max_history": (10, "llm exit_heads scores"),
+    "prompt.answer_yes": ("good", "llm exit_heads scores"),
+    "llm.scratch.epochs": (3, "llm exit_heads scores"),
+    "llm.scratch.shape.hidden_size": (64, "llm exit_heads scores"),
+    "llm.pretrained.learning_rate": (0.1, ""),  # llm.init is scratch
+    "llm.pretrained.path": ("elsewhere", ""),
+    "exit_heads.layers": ([3], "exit_heads scores"),
+    "exit_heads.epochs": (2, "exit_heads scores"),
+    "exit_policy.threshold": (0.1, "scores"),
+    "exit_policy.window": (2, "scores"),
+    "exit_policy.group_stop": (2, "scores"),
+    "engine.dtype": ("bfloat16", "scores"),
+    "engine.max_tokens_in_flight": (8192, "scores"),
+    "requests.path": ("elsewhere", ""),  # what lies there counts, not where: `test_requests_are_part_of_the_scores`
+    "run.name": ("night", ""),
+    "run.pairs_per_shard": (10, "scores"),
+    "run.lease_s": (10.0, ""),
+    "actors.num_scorers": (2, ""),
+    "actors.torch_threads": (1, "scores"),
+    "actors.num_gpus_per_scorer": (1.0, "scores"),
+    "actors.num_prompt_builders": (3, ""),
+    "training.llm.num_workers": (2, ""),
+    "training.retriever.num_gpus_per_worker": (1.0, ""),
+    "storage.max_attempts": (3, ""),
+    "ray.num_cpus": (4, ""),
+}
+
+
+def with_setting(name: str, value: object, settings: Settings) -> Settings:
+    raw = settings.model_dump(mode="json")
+    *sections, key = name.split(".")
+    place = raw
+    for section in sections:
+        place = place[section]
+    place[key] = value
+    return settings_from(raw)
+
+
+def versions(settings: Settings, *, weights: str | None = None, requests: str = "test") -> dict[str, str]:
+    """Of every artifact that these settings make, each from the ones before it."""
+    made = {"dataset": dataset_recipe(settings, {"ratings.csv": "1" * 64}).version}
+    for kind, recipe in (
+        ("retriever", retriever_recipe),
+        ("index", index_recipe),
+        ("llm", lambda settings, parents: llm_recipe(settings, parents, weights)),
+        ("exit_heads", exit_heads_recipe),
+    ):
+        made[kind] = recipe(settings, dict(made)).version
+    made["scores"] = run_identity(settings, dict(made), {"split": requests}, ShardPlan(())).run_id
+    return made
+
+
+def remade(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    return {kind for kind in before if before[kind] != after[kind]}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_setting_remakes_what_depends_on_it_and_nothing_else(name):
+    value, expected = CHANGES[name]
+    settings = Settings()
+
+    assert remade(versions(settings), versions(with_setting(name, value, settings))) == set(expected.split())
+
+
+def test_every_section_of_the_settings_is_in_the_table():
+    assert {name.split(".")[0] for name in CHANGES} == set(Settings.model_fields)
+
+
+def test_a_pretrained_llm_is_known_by_its_weights_and_not_by_its_place():
+    settings = settings_from({"llm": {"init": "pretrained", "pretrained": {"path": "here"}}})
+    moved = with_setting("llm.pretrained.path", "there", settings)
+    dependent = {"llm", "exit_heads", "scores"}
+
+    assert remade(versions(settings, weights="1" * 64), versions(moved, weights="1" * 64)) == set()
+    assert remade(versions(settings, weights="1" * 64), versions(settings, weights="2" * 64)) == dependent
+    slower = with_setting("llm.pretrained.learning_rate", 1e-6, settings)
+    assert remade(versions(settings, weights="1" * 64), versions(slower, weights="1" * 64)) == dependent
+    deeper = with_setting("llm.scratch.epochs", 9, settings)
+    assert remade(versions(settings, weights="1" * 64), versions(deeper, weights="1" * 64)) == set()
+
+
+def test_a_template_is_known_by_its_text_and_not_by_its_name(tmp_path):
+    source = tmp_path / "mine.jinja"
+    source.write_text((TEMPLATES / "generic.jinja").read_text(encoding="utf-8"), encoding="utf-8")
+    copied = with_setting("prompt.template", str(source), Settings())
+    assert remade(versions(Settings()), versions(copied)) == set()
+
+    source.write_text(source.read_text(encoding="utf-8").replace("Instruction", "Task"), encoding="utf-8")
+    assert remade(versions(Settings()), versions(copied)) == {"llm", "exit_heads", "scores"}
+
+
+def test_requests_are_part_of_the_scores():
+    assert remade(versions(Settings()), versions(Settings(), requests="other")) == {"scores"}
+
+
+def test_reports_depend_on_the_seed_and_on_their_parents():
+    report = reports_recipe(Settings(), {"scores": "1"})
+    assert report.version == reports_recipe(Settings(), {"scores": "1"}).version
+    assert report.version != reports_recipe(Settings(seed=1), {"scores": "1"}).version
+    assert report.version != reports_recipe(Settings(), {"scores": "2"}).version
+
+
+def test_a_version_is_a_short_name():
+    assert len(Recipe("llm", {}, {}).version) == 12
+    assert Recipe("llm", {"a": 1, "b": 2}, {}).version == Recipe("llm", {"b": 2, "a": 1}, {}).version
+    assert Recipe("llm", {"a": [3, 4]}, {}).version != Recipe("llm", {"a": [4, 3]}, {}).version
+
+
+PLAIN = st.dictionaries(st.text(max_size=4), st.none() | st.integers() | st.text(max_size=4), max_size=3)
+
+
+@examples(max_examples=100, deadline=None)
+@given(PLAIN, PLAIN, PLAIN, PLAIN)
+def test_versions_are_equal_only_for_equal_settings_and_parents(config, parents, other_config, other_parents):
+    equal = (config, parents) == (other_config, other_parents)
+    assert (Recipe("llm", config, parents).version == Recipe("llm", other_config, other_parents).version) is equal

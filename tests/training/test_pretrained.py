@@ -1,0 +1,52 @@
+"""What a pretrained LLM is does not depend on where it lies."""
+
+import shutil
+
+import pytest
+
+from optirag_core.errors import ModelError
+from optirag_core.training.pretrained import pretrained_folder, weights_digest
+from tests.conftest import tiny_llama
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, byte_tokenizer):
+    folder = tmp_path_factory.mktemp("llm")
+    tiny_llama(vocab_size=len(byte_tokenizer)).save_pretrained(folder)
+    byte_tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_the_digest_is_that_of_the_files_wherever_they_lie(folder, tmp_path):
+    copied = shutil.copytree(folder, tmp_path / "elsewhere")
+
+    assert weights_digest(copied) == weights_digest(folder)
+    (copied / "README.md").write_text("not read by the loader", encoding="utf-8")
+    assert weights_digest(copied) == weights_digest(folder)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "tokenizer.json"])
+def test_the_digest_changes_with_weights_config_and_tokenizer(folder, tmp_path, name):
+    copied = shutil.copytree(folder, tmp_path / "changed")
+    data = bytearray((copied / name).read_bytes())
+    data[-2] ^= 1
+    (copied / name).write_bytes(data)
+
+    assert weights_digest(copied) != weights_digest(folder)
+
+
+def test_a_folder_is_its_own_place(folder):
+    assert pretrained_folder(str(folder)) == folder
+
+
+def test_a_folder_without_an_llm_is_refused(tmp_path):
+    with pytest.raises(ModelError, match=r"holds no \*\.safetensors"):
+        weights_digest(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["/no/such/folder", "no/such/hub/name", "nobody/nothing"])
+def test_what_is_neither_a_folder_nor_on_the_hub_is_named(path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+    with pytest.raises(ModelError, match=f"cannot load an LLM from {path}: it is no folder here"):
+        pretrained_folder(path)
