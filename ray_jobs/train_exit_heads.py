@@ -21,7 +21,7 @@ from optirag_core.training.exit_heads import train_exit_heads as train
 from optirag_core.training.samples import labelled_samples
 from ray_jobs.command import run_job
 from ray_jobs.session import ray_session
-from ray_jobs.train_loop import fit, report, start_worker
+from ray_jobs.train_loop import fit, results, start_worker
 
 log = logging.getLogger(__name__)
 VALIDATION_USERS = 1000
@@ -69,7 +69,7 @@ def _loop(config: dict[str, Any]) -> None:
         "validation_loss_untrained": untrained,
         "validation_loss": _losses(heads, validation),
     }
-    with report(worker, metrics) as folder:
+    with results(worker, metrics) as folder:
         if folder:
             heads.save(folder)
 

@@ -49,10 +49,10 @@ def fit(
     unit: str,
     weights: str | None = None,
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Run `loop` on the workers, with a progress bar in `unit`, and open what rank 0 reported.
+    """Run `loop` on the workers, with a progress bar in `unit`, and open what rank 0 hands back.
 
     Args:
-        loop: calls `start_worker` on its argument first and `report` last.
+        loop: calls `start_worker` on its argument first and `results` last.
         artifacts: the parents of what is trained.
         kind: what is trained: a field of `TrainingSettings`.
         weights: digest of a pretrained LLM's files.
@@ -116,7 +116,7 @@ def start_worker(config: Mapping[str, Any]) -> Worker:
 
 
 @contextmanager
-def report(worker: Worker, metrics: dict[str, Any]) -> Iterator[Path | None]:
+def results(worker: Worker, metrics: dict[str, Any]) -> Iterator[Path | None]:
     """Collect rank 0's files and hand them to the driver; every rank must enter.
 
     Yields:

@@ -20,7 +20,7 @@ from optirag_core.retrieval.vectors import load_vectors, save_vectors
 from optirag_core.training.retriever import train_retriever as train
 from ray_jobs.command import run_job
 from ray_jobs.session import ray_session
-from ray_jobs.train_loop import fit, report, start_worker
+from ray_jobs.train_loop import fit, results, start_worker
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def _loop(config: dict[str, Any]) -> None:
     metrics = dict(trained.metrics)
     if worker.rank == 0:
         metrics |= retrieval_metrics(trained.user_embeddings, trained.item_embeddings, graph, held_out)
-    with report(worker, metrics) as folder:
+    with results(worker, metrics) as folder:
         if folder:
             save_vectors(folder, "user", graph.user_ids, trained.user_embeddings)
             save_vectors(folder, "item", graph.item_ids, trained.item_embeddings)

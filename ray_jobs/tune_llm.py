@@ -25,7 +25,7 @@ from optirag_core.training.samples import labelled_samples
 from optirag_core.training.tokenizer import scratch_tokenizer
 from ray_jobs.command import run_job
 from ray_jobs.session import ray_session
-from ray_jobs.train_loop import fit, report, start_worker
+from ray_jobs.train_loop import fit, results, start_worker
 
 log = logging.getLogger(__name__)
 VALIDATION_USERS = 500
@@ -79,7 +79,7 @@ def _loop(config: dict[str, Any]) -> None:
     if worker.rank == 0:
         held_out = labelled_samples(assembler, dataset.interactions, "validation", max_users=VALIDATION_USERS)
         metrics |= _validation(model, held_out, answers, llm.chosen.batch_tokens)
-    with report(worker, metrics) as folder:
+    with results(worker, metrics) as folder:
         if folder:
             save_llm(folder, model, tokenizer, answers)
 
