@@ -31,7 +31,7 @@ def cache_folder() -> Path:
 
 
 def remove_unused(days: float) -> None:
-    """Remove the copies that nobody has opened for so many days, and what killed downloads left.
+    """Remove the copies that nobody has opened for `days`, and what killed downloads left.
 
     Files that a process has open or mapped stay with it.
     """

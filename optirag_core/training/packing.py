@@ -15,7 +15,7 @@ from torch import Tensor
 from optirag_core.engine.groups import UserGroup
 
 BATCHES_PER_BUCKET = 32
-"""Samples are sorted by length within so many batches: little padding, and batches stay random."""
+"""Samples are sorted by length within this many batches: little padding, and batches stay random."""
 
 
 @dataclass(frozen=True)
