@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from benchmarks.stub_job import receipt_times
+from benchmarks.stub_job import receipt_times, steady_pairs, steady_seconds
 from optirag_core.config import Settings, settings_from
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.schema import REQUESTS
@@ -90,7 +90,7 @@ class Bare:
 
 
 def _row(settings: Settings, threads: int, turns: int, folder: Path) -> dict[str, Any]:
-    """Both on so many threads of torch."""
+    """The bare engine and the job, both with this number of torch's threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     bare = Bare(settings, folder)
@@ -101,8 +101,8 @@ def _row(settings: Settings, threads: int, turns: int, folder: Path) -> dict[str
         print(json.dumps({"threads": threads, "bare": bares[-2:], "job": jobs[-1]}), flush=True)
     torch.set_num_threads(before)
     shards = bare.plan.shards
-    steady_pairs = sum(shard.pairs for shard in shards[1:])
-    rates = [steady_pairs / sum(seconds[1:]) for seconds in bares]
+    later_pairs = sum(shard.pairs for shard in shards[1:])
+    rates = [later_pairs / sum(seconds[1:]) for seconds in bares]
     whole = [bare.plan.pairs / sum(seconds) for seconds in bares]
     neighbours = list(itertools.pairwise(zip(rates, whole, strict=True)))
     ratios = [2 * job["steady_pairs_per_s"] / (a[0] + b[0]) for job, (a, b) in zip(jobs, neighbours, strict=True)]
@@ -138,16 +138,16 @@ def _job(settings: Settings, threads: int, turn: int, plan: ShardPlan) -> dict[s
         raise RuntimeError(f"run {name} has other shards than the bare engine")
     times = receipt_times(run)
     receipts = run.receipts(plan)
-    in_scorer = sum(receipts[shard.number].figures["scorer_seconds"] for shard in plan.shards[1:])
-    steady = float(times[-1] - times[0])
+    in_scorer = sum(receipts[number].counts["scorer_seconds"] for number in list(times)[1:])
+    steady = steady_seconds(times)
     return {
         "committed_pairs": manifest["metrics"]["scored"],
         "rejected_pairs": manifest["metrics"]["rejected"],
         "whole_seconds": seconds,
         "steady_seconds": steady,
-        "receipt_seconds": np.diff(times).tolist(),
+        "receipt_seconds": np.diff([*times.values()]).tolist(),
         "share_in_scorer": in_scorer / steady,  # of the actor's time, the engine's own
-        "steady_pairs_per_s": sum(shard.pairs for shard in plan.shards[1:]) / steady,
+        "steady_pairs_per_s": steady_pairs(plan, times) / steady,
         "whole_pairs_per_s": plan.pairs / seconds,
     }
 

@@ -76,7 +76,7 @@ class StubScore:
             name: pa.repeat(pa.scalar(value, SCORES.field(name).type), len(users)) for name, value in same.items()
         }
         scores, rejects = pa.table({"user_id": users, "item_id": items, **columns}), REJECTS.empty_table()
-        counts = counted(scores, rejects, scorer_seconds=seconds)
+        counts = counted(scores, rejects, scorer_pairs=len(users), scorer_seconds=seconds)
         return write_attempt(self._run.storage, self._run.folder, self._shards[number], scores, rejects, counts)
 
 

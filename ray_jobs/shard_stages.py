@@ -140,6 +140,7 @@ class ScorePrompts:
         scores, rejects = self._results(prompts.to_pylist())
         figures = self._scorer.last_run
         sums = {
+            "scorer_pairs": figures.pairs,
             "scorer_seconds": figures.seconds,
             "useful_gflop": figures.cost.flops / 1e9,
             "forced_exits": figures.forced,

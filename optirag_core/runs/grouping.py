@@ -19,20 +19,20 @@ from optirag_core.data.schema import REQUESTS
 from optirag_core.errors import StorageFull
 
 BUCKET_BYTES = 2**26
-"""Rows of one bucket in memory, about; sorting it takes three times as much."""
+"""The rows of one bucket take about this much memory, and sorting them three times as much."""
 
 MAX_BUCKETS = 256
-"""All bucket files are open at a time, and many systems allow a process 1,024. Above 16 GiB of rows buckets grow."""
+"""All bucket files are open at once, and many systems allow a process 1,024. Above 16 GiB of rows the buckets grow."""
 
 CHECK_AT = 2**20
-"""Hashes of so many runs are looked through for repeats, and again whenever their number has doubled."""
+"""This many hashes are searched for repeats, and again whenever their number has doubled."""
 
 
 class UserRuns:
     """Whether a user comes back after another one's rows; 8 bytes per user.
 
-    Compares 64-bit hashes: two users in 10 million share one with a chance of 3 in a million, and then the rows are
-    grouped without need.
+    Compares 64-bit hashes: among 10 million users two share one with a probability of 3 in a million, and then the rows
+    are grouped needlessly.
     """
 
     def __init__(self) -> None:
@@ -68,7 +68,7 @@ class UserRuns:
 
 
 def whole_users(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Cut a stream, in which each user's rows are next to each other, so that no user is in two tables."""
+    """Cut a stream in which each user's rows are adjacent so that no user is in two tables."""
     pending: list[pa.Table] = []  # the rows of the last user so far
     for table in tables:
         starts = _run_starts(table["user_id"])  # [R]
@@ -110,11 +110,11 @@ def merged(pairs: pa.Table) -> pa.Table:
 
 
 def in_buckets(tables: Iterator[pa.Table], num_bytes: int, scratch: Path, *, batch_rows: int) -> Iterator[pa.Table]:
-    """Order rows so that each user's are next to each other, by way of bucket files.
+    """Reorder rows so that each user's are adjacent, by way of bucket files.
 
     Args:
         tables: rows with user_id.
-        num_bytes: of all rows in memory; sets the number of buckets.
+        num_bytes: that all rows would take in memory; sets the number of buckets.
         scratch: an existing local folder.
         batch_rows: rows of the tables that come out.
 

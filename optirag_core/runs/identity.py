@@ -14,7 +14,7 @@ RUN_FILE = "run.json"
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """Named values: inputs' checksums, artifacts' digests, the prompt's, the policy, settings, the plan's digest."""
+    """Named values: checksums of the inputs, digests of the artifacts, the prompt and the plan, and the settings."""
 
     fields: Mapping[str, Any]  # dotted names -> what JSON knows
 

@@ -16,7 +16,7 @@ from benchmarks.stubs import StubBuild, StubScore, stub_run
 from optirag_core.config import ScoringSettings
 from optirag_core.errors import ResourcesMissing, ShardFailed
 from optirag_core.runs.plan import plan_shards
-from optirag_core.runs.run import drive
+from optirag_core.runs.work import begin
 from ray_jobs.run_board import noted
 from ray_jobs.score import score
 from ray_jobs.shard_stream import Stage, shard_table, stream
@@ -60,10 +60,10 @@ def run_stubs(workspace, scorer, **options):
     build = Stage(StubBuild, {"workspace": workspace, "run": run.name, "prompt_tokens": 10})
     score = Stage(scorer, {"workspace": workspace, "run": run.name, "seconds_per_pair": 0.0})
     settings = ScoringSettings(**options)
-    return drive(
-        run, identity(plan), plan, folder, lambda shards: stream(shards, build, score, settings),
-        parents=PARENTS, lease_s=1.0, max_reject_share=1.0,
-    )  # fmt: skip
+    with begin(run, identity(plan), plan, folder, lease_s=1.0) as work:
+        for receipt in stream(work.left, build, score, settings):
+            work.add(receipt)
+        return work.commit(parents=PARENTS, max_reject_share=1.0)
 
 
 def test_stages_that_only_pretend_to_score_finish_a_run(tmp_path):
