@@ -53,15 +53,20 @@ class Placed(StubScore):
         return super().__call__(row)
 
 
-def run_stubs(workspace, scorer, **options):
-    """A run of stub stages: 4 shards."""
+def planned_stubs(workspace, scorer):
+    """A run of 4 shards, its plan in a folder, and stub stages."""
     run, folder = stub_run(workspace, "night"), Path(workspace) / "plan"
     plan = plan_shards([small_requests()], 4, folder)
-    build = Stage(StubBuild, {"workspace": workspace, "run": run.name, "prompt_tokens": 10})
-    score = Stage(scorer, {"workspace": workspace, "run": run.name, "seconds_per_pair": 0.0})
-    settings = ScoringSettings(**options)
+    where = {"workspace": workspace, "run": run.name}
+    build, score = Stage(StubBuild, where | {"prompt_tokens": 10}), Stage(scorer, where | {"seconds_per_pair": 0.0})
+    return run, plan, folder, (build, score)
+
+
+def run_stubs(workspace, scorer, **options):
+    """Take it to its commit."""
+    run, plan, folder, stages = planned_stubs(workspace, scorer)
     with begin(run, identity(plan), plan, folder, lease_s=1.0) as work:
-        for receipt in stream(work.left, build, score, settings):
+        for receipt in stream(work.left, *stages, ScoringSettings(**options)):
             work.add(receipt)
         return work.commit(parents=PARENTS, max_reject_share=1.0)
 
