@@ -121,7 +121,7 @@ def size(plan: Plan) -> dict[str, Any]:
 
 
 def actors(plan: Plan) -> dict[str, Any]:
-    """For each duration of a shard, each number of actors on as many shards each."""
+    """For each duration of a shard and each number of actors, which all finish the same number of shards."""
     rows = []
     for seconds in plan.shard_seconds:
         for number in plan.actors:

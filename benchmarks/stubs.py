@@ -25,7 +25,7 @@ from ray_jobs.shard_stream import receipt_row, shard_row, shard_table
 
 
 class StubBuild:
-    """In the place of `BuildPrompts`: the shard's requests with `prompt_tokens` zeros each, so that blocks weigh."""
+    """In the place of `BuildPrompts`: the shard's requests with `prompt_tokens` zeros each, as large as prompts are."""
 
     def __init__(self, workspace: str, run: str, prompt_tokens: int, board: ActorHandle) -> None:
         self._run = stub_run(workspace, run)

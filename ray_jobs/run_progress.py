@@ -21,7 +21,7 @@ LOG_EVERY_S = 10.0
 
 
 def finish(work: Work, build: Stage, score: Stage, scoring: ScoringSettings, ray: RaySettings) -> Generator[Receipt]:
-    """Finish the shards that are left, in the order in which they happen to be finished.
+    """Finish the shards that are left, in whatever order they end.
 
     Ray runs until the last receipt, or until the generator is closed; it does not start where no shard is left.
 

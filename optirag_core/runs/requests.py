@@ -14,7 +14,7 @@ import pyarrow as pa
 from optirag_core.config import StorageSettings
 from optirag_core.errors import DataError
 from optirag_core.manifest import file_sha256
-from optirag_core.runs.grouping import UserRuns, in_buckets, merged, whole_users
+from optirag_core.runs.grouping import ReturningUsers, in_buckets, merged, whole_users
 from optirag_core.runs.parquet import Form, RequestTable
 from optirag_core.storage.base import Storage, is_local, open_storage
 
@@ -50,18 +50,18 @@ def open_requests(location: str, storage: StorageSettings, scratch: Path) -> Req
     """
     files = _local_files(location) if is_local(location) else _downloaded(location, storage, scratch)
     digests, tables = {}, []
-    runs = UserRuns()
+    returning = ReturningUsers()
     num_rows = num_bytes = 0
     for name, (path, shown) in files.items():
         tables.append(RequestTable(path, shown))
         _check_alike(tables[0], tables[-1])
         digests[name] = _sha256(path, shown)
         for batch in tables[-1].batches(BATCH_ROWS):
-            runs.add(batch["user_id"])
+            returning.add(batch["user_id"])
             num_rows += batch.num_rows
             num_bytes += batch.nbytes
         tables[-1].check_unchanged()
-    return RequestFiles(digests, tables[0].form, tuple(tables), num_rows, num_bytes, clustered=not runs.repeat)
+    return RequestFiles(digests, tables[0].form, tuple(tables), num_rows, num_bytes, clustered=not returning.found)
 
 
 def grouped(files: RequestFiles, scratch: Path, *, batch_rows: int = BATCH_ROWS) -> Iterator[pa.Table]:

@@ -88,8 +88,8 @@ class Work:
         self._receipts[receipt.shard] = receipt
 
     def commit(
-        self, report: Callable[..., Mapping[str, bytes]] = lambda totals, *, seconds, resumed: {}, *,
-        parents: Mapping[str, str], max_reject_share: float, keep_newer: bool = False,
+        self, report: Callable[..., Mapping[str, bytes]] | None = None, *, parents: Mapping[str, str],
+        max_reject_share: float, keep_newer: bool = False,
     ) -> dict[str, Any]:  # fmt: skip
         """Show the scores of all shards to readers, at once, as the newest run; a committed run stays as it is.
 
@@ -113,7 +113,8 @@ class Work:
             receipts = self._covering()
             totals = Totals.of(receipts)
             self._check_rejects(totals, max_reject_share)
-            reports = report(totals, seconds=time.monotonic() - self._began_s, resumed=self.resumed)
+            seconds = time.monotonic() - self._began_s
+            reports = report(totals, seconds=seconds, resumed=self.resumed) if report else {}
             self._manifest = self._create_manifest(receipts, totals, parents, reports)
         self._run.become_latest(self._manifest, keep_newer=keep_newer)
         return self._manifest
