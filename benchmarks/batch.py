@@ -28,7 +28,7 @@ import ray
 
 from benchmarks.batch_overhead import OverheadWork, run_overhead
 from benchmarks.hardware import commit, hardware
-from benchmarks.stub_job import StubWork, run_stub_job
+from benchmarks.stub_job import StubJob, run_stub_job
 from optirag_core.engine.memory import keep_freed_memory
 
 PARTS = ("overhead", "size", "actors")
@@ -105,7 +105,7 @@ def overhead(plan: Plan) -> dict[str, Any]:
 def size(plan: Plan) -> dict[str, Any]:
     """Each size as often as planned, the smallest first; ratios are against the smallest."""
     runs = [
-        _shown(apart(run_stub_job, StubWork(pairs, plan.pairs_per_shard, plan.seconds_per_pair)))
+        _shown(apart(run_stub_job, StubJob(pairs, plan.pairs_per_shard, plan.seconds_per_pair)))
         for pairs, turns in plan.sizes.items()
         for _ in range(turns)
     ]
@@ -121,12 +121,12 @@ def size(plan: Plan) -> dict[str, Any]:
 
 
 def actors(plan: Plan) -> dict[str, Any]:
-    """For each duration of a shard, each number of actors on as many shards each."""
+    """For each duration of a shard and each number of actors, which all finish the same number of shards."""
     rows = []
     for seconds in plan.shard_seconds:
         for number in plan.actors:
             pairs = plan.shards_per_actor * number * 100
-            run = _shown(apart(run_stub_job, StubWork(pairs, 100, seconds / 100, number)))
+            run = _shown(apart(run_stub_job, StubJob(pairs, 100, seconds / 100, number)))
             one = rows[-1]["one"] if number > plan.actors[0] else run["middle_shards_per_s"]
             speed_up = run["middle_shards_per_s"] / one if one else 0.0
             rows.append(

@@ -15,20 +15,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from benchmarks.stub_job import receipt_times
+from benchmarks.stub_job import receipt_times, steady_pairs, steady_seconds
 from optirag_core.config import Settings, settings_from
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.schema import REQUESTS
 from optirag_core.engine.groups import UserGroup
-from optirag_core.engine.loading import load_llm
-from optirag_core.prompting.assembly import requests_from
+from optirag_core.engine.loading import load_tokenizer
+from optirag_core.inference.opening import TRAINED, open_artifacts
+from optirag_core.inference.parts import open_assembler, open_scorer
+from optirag_core.inference.prompts import assembled_prompts, groups_of
 from optirag_core.runs.plan import ShardPlan, plan_shards
-from ray_jobs.artifact_job import open_inputs
 from ray_jobs.prepare_data import prepare_data
-from ray_jobs.prompt_stage import open_assembler
 from ray_jobs.score import score
 from ray_jobs.session import ray_session
-from ray_jobs.shard_stages import KINDS, open_run, open_scorer
+from ray_jobs.shard_stages import open_run
 from ray_jobs.train_exit_heads import train_exit_heads
 from ray_jobs.train_retriever import train_retriever
 from ray_jobs.tune_llm import tune_llm
@@ -61,19 +61,16 @@ class Bare:
     """The engine in this process, on the shards' prompts."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
-        inputs = open_inputs(settings, *KINDS)
-        _, tokenizer = load_llm(inputs["llm"].path)
-        assembler, _ = open_assembler(settings, Dataset.load(inputs["dataset"].path), inputs["retriever"], tokenizer)
-        self.plan = plan_shards(
-            [pq.read_table(settings.scoring.requests)], settings.scoring.pairs_per_shard, folder / "shards"
-        )
+        artifacts = open_artifacts(settings, *TRAINED)
+        assembler, _ = open_assembler(settings.prompt, artifacts, load_tokenizer(artifacts["llm"].path))
+        requests = pq.read_table(settings.requests.path)
+        self.plan = plan_shards([requests], settings.run.pairs_per_shard, folder / "shards")
         started = time.perf_counter()
         self.shards = [
-            [assembled.prompt.group for assembled in assembler.assemble(requests_from(table))]
-            for table in (pq.read_table(folder / shard.file) for shard in self.plan.shards)
+            groups_of(assembled_prompts(assembler, pq.read_table(folder / shard.file))) for shard in self.plan.shards
         ]
         self.build_seconds = time.perf_counter() - started
-        self._scorer = open_scorer(settings, inputs)
+        self._scorer = open_scorer(settings, artifacts)
 
     def run(self) -> list[float]:
         """Seconds of each shard."""
@@ -90,7 +87,7 @@ class Bare:
 
 
 def _row(settings: Settings, threads: int, turns: int, folder: Path) -> dict[str, Any]:
-    """Both on so many threads of torch."""
+    """The bare engine and the job, both with this number of torch's threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     bare = Bare(settings, folder)
@@ -101,8 +98,8 @@ def _row(settings: Settings, threads: int, turns: int, folder: Path) -> dict[str
         print(json.dumps({"threads": threads, "bare": bares[-2:], "job": jobs[-1]}), flush=True)
     torch.set_num_threads(before)
     shards = bare.plan.shards
-    steady_pairs = sum(shard.pairs for shard in shards[1:])
-    rates = [steady_pairs / sum(seconds[1:]) for seconds in bares]
+    later_pairs = sum(shard.pairs for shard in shards[1:])
+    rates = [later_pairs / sum(seconds[1:]) for seconds in bares]
     whole = [bare.plan.pairs / sum(seconds) for seconds in bares]
     neighbours = list(itertools.pairwise(zip(rates, whole, strict=True)))
     ratios = [2 * job["steady_pairs_per_s"] / (a[0] + b[0]) for job, (a, b) in zip(jobs, neighbours, strict=True)]
@@ -127,9 +124,9 @@ def _row(settings: Settings, threads: int, turns: int, folder: Path) -> dict[str
 def _job(settings: Settings, threads: int, turn: int, plan: ShardPlan) -> dict[str, Any]:
     """`ray_jobs.score.score` from its call to its commit; steady: from the first receipt to the last."""
     name = f"threads-{threads}-{turn}"
-    scoring = settings.scoring.model_copy(update={"run": name})
-    ray = settings.ray.model_copy(update={"torch_threads": threads})
-    settings = settings.model_copy(update={"scoring": scoring, "ray": ray})
+    run = settings.run.model_copy(update={"name": name})
+    actors = settings.actors.model_copy(update={"torch_threads": threads})
+    settings = settings.model_copy(update={"run": run, "actors": actors})
     started = time.perf_counter()
     manifest = score(settings)
     seconds = time.perf_counter() - started
@@ -138,16 +135,16 @@ def _job(settings: Settings, threads: int, turn: int, plan: ShardPlan) -> dict[s
         raise RuntimeError(f"run {name} has other shards than the bare engine")
     times = receipt_times(run)
     receipts = run.receipts(plan)
-    in_scorer = sum(receipts[shard.number].figures["scorer_seconds"] for shard in plan.shards[1:])
-    steady = float(times[-1] - times[0])
+    in_scorer = sum(receipts[number].counts["scorer_seconds"] for number in list(times)[1:])
+    steady = steady_seconds(times)
     return {
         "committed_pairs": manifest["metrics"]["scored"],
         "rejected_pairs": manifest["metrics"]["rejected"],
         "whole_seconds": seconds,
         "steady_seconds": steady,
-        "receipt_seconds": np.diff(times).tolist(),
+        "receipt_seconds": np.diff([*times.values()]).tolist(),
         "share_in_scorer": in_scorer / steady,  # of the actor's time, the engine's own
-        "steady_pairs_per_s": sum(shard.pairs for shard in plan.shards[1:]) / steady,
+        "steady_pairs_per_s": steady_pairs(plan, times) / steady,
         "whole_pairs_per_s": plan.pairs / seconds,
     }
 
@@ -171,21 +168,25 @@ def _prepared(work: OverheadWork, folder: Path) -> Settings:
                 "template": "books", "max_history": work.max_history, "max_similar_history": work.max_history,
             },
             "llm": {
-                "shape": {
-                    "hidden_size": work.hidden_size, "intermediate_size": work.hidden_size * 8 // 3,
-                    "num_layers": work.num_layers, "num_heads": work.hidden_size // 32, "vocab_size": 1024,
+                "scratch": {
+                    "shape": {
+                        "hidden_size": work.hidden_size, "intermediate_size": work.hidden_size * 8 // 3,
+                        "num_layers": work.num_layers, "num_heads": work.hidden_size // 32, "vocab_size": 1024,
+                    },
+                    "max_steps": 3,  # what the LLM answers does not matter here
                 },
-                "max_steps": 3,  # what the LLM answers does not matter here
             },
-            "exits": {"layers": [work.num_layers - 1], "epochs": 1, "criterion": "none"},
-            "scoring": {"pairs_per_shard": work.pairs_per_shard, "requests": str(folder / "requests.parquet")},
-            "ray": {"train_workers": 0},
+            "exit_heads": {"layers": [work.num_layers - 1], "epochs": 1},
+            "exit_policy": {"criterion": "none"},
+            "requests": {"path": str(folder / "requests.parquet")},
+            "run": {"pairs_per_shard": work.pairs_per_shard},
+            "training": {name: {"num_workers": 0} for name in ("retriever", "llm", "exit_heads")},
         }
     )  # fmt: skip
     with ray_session(settings.ray):
         for stage in (prepare_data, train_retriever, tune_llm, train_exit_heads):
             stage(settings)
-    dataset = Dataset.load(open_inputs(settings, "dataset")["dataset"].path)
+    dataset = Dataset.load(open_artifacts(settings, "dataset")["dataset"].path)
     pq.write_table(_requests(dataset, work), folder / "requests.parquet")
     return settings
 

@@ -12,6 +12,8 @@ import time
 from pathlib import Path
 
 import torch
+from ray_jobs.artifact_job import open_inputs
+from ray_jobs.prompt_stage import open_assembler
 
 from benchmarks.hardware import commit, hardware
 from optirag_core.data.dataset import Dataset
@@ -19,9 +21,7 @@ from optirag_core.data.splits import requests_for
 from optirag_core.engine.heads import ExitHeads
 from optirag_core.engine.loading import load_llm
 from optirag_core.prompting.assembly import requests_from
-from ray_jobs.artifact_job import open_inputs
 from ray_jobs.command import parse
-from ray_jobs.prompt_stage import open_assembler
 from ray_jobs.shard_stages import KINDS, open_scorer
 from tests.reference import PlainScorer
 
@@ -41,7 +41,7 @@ def main() -> None:
     requests = requests_from(requests_for(dataset.interactions, "test").slice(0, NUM_REQUESTS))
     groups = [assembled.prompt.group for assembled in assembler.assemble(requests) if assembled.prompt]
     engine = open_scorer(settings, inputs)
-    heads = ExitHeads(model, settings.exits.layers, builder.answer_ids)
+    heads = ExitHeads(model, settings.exit_heads.layers, builder.answer_ids)
     heads.load(inputs["exit_heads"].path)
     plain = PlainScorer(model, heads, engine.policy, builder.answer_ids)
     seconds: dict[str, list[float]] = {"engine": [], "plain": []}

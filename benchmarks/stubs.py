@@ -25,7 +25,7 @@ from ray_jobs.shard_stream import receipt_row, shard_row, shard_table
 
 
 class StubBuild:
-    """In the place of `BuildPrompts`: the shard's requests with `prompt_tokens` zeros each, so that blocks weigh."""
+    """In the place of `BuildPrompts`: the shard's requests with `prompt_tokens` zeros each, as large as prompts are."""
 
     def __init__(self, workspace: str, run: str, prompt_tokens: int, board: ActorHandle) -> None:
         self._run = stub_run(workspace, run)
@@ -76,7 +76,7 @@ class StubScore:
             name: pa.repeat(pa.scalar(value, SCORES.field(name).type), len(users)) for name, value in same.items()
         }
         scores, rejects = pa.table({"user_id": users, "item_id": items, **columns}), REJECTS.empty_table()
-        counts = counted(scores, rejects, scorer_seconds=seconds)
+        counts = counted(scores, rejects, scorer_pairs=len(users), scorer_seconds=seconds)
         return write_attempt(self._run.storage, self._run.folder, self._shards[number], scores, rejects, counts)
 
 

@@ -11,11 +11,11 @@ from ray.actor import ActorHandle
 from tqdm import tqdm
 
 INTERVAL_S = 0.5
-"""A bar moves this often; a worker reports no more often, so reporting costs it nothing."""
+"""A bar moves this often, and a worker says no more often how far it is: that costs it nothing."""
 
 
 @dataclass(frozen=True)
-class Report:
+class Progress:
     """How far the work is."""
 
     done: int
@@ -25,16 +25,16 @@ class Report:
 
 @ray.remote(num_cpus=0)
 class ProgressBoard:
-    """Holds the newest report."""
+    """Holds how far the work was last said to be."""
 
     def __init__(self) -> None:
-        self._report: Report | None = None
+        self._progress: Progress | None = None
 
-    def write(self, report: Report) -> None:
-        self._report = report
+    def write(self, progress: Progress) -> None:
+        self._progress = progress
 
-    def read(self) -> Report | None:
-        return self._report
+    def read(self) -> Progress | None:
+        return self._progress
 
 
 class Reporter:
@@ -49,7 +49,7 @@ class Reporter:
         if self._board is not None and (now >= self._next_s or done == total):
             self._next_s = now + INTERVAL_S
             known = {name: value for name, value in figures.items() if value is not None}
-            self._board.write.remote(Report(done, total, known))
+            self._board.write.remote(Progress(done, total, known))
 
 
 @contextmanager
@@ -75,10 +75,10 @@ def _watch(board: ActorHandle, finished: threading.Event, name: str, unit: str) 
     with tqdm(desc=name, unit=unit, mininterval=INTERVAL_S) as bar:
         while True:
             last = finished.wait(INTERVAL_S)
-            report = ray.get(board.read.remote())
-            if report is not None:
-                bar.total = report.total
-                bar.set_postfix({key: f"{value:.4f}" for key, value in report.figures.items()}, refresh=False)
-                bar.update(report.done - bar.n)
+            progress = ray.get(board.read.remote())
+            if progress is not None:
+                bar.total = progress.total
+                bar.set_postfix({key: f"{value:.4f}" for key, value in progress.figures.items()}, refresh=False)
+                bar.update(progress.done - bar.n)
             if last:
                 return

@@ -21,7 +21,7 @@ PATIENCE_S = 10.0
 
 
 @dataclass(frozen=True)
-class Work:
+class OpenShard:
     """A shard that a process has begun and not ended."""
 
     shard: int
@@ -35,21 +35,21 @@ class RunBoard:
     """Shards begun and not ended, by stage and process."""
 
     def __init__(self) -> None:
-        self._work: dict[tuple[str, int, str], Work] = {}
+        self._open: dict[tuple[str, int, str], OpenShard] = {}
         self._ended = dict.fromkeys(STAGES, 0)
         self._last = ""  # the scorer that ended a shard last
         self._attempts: Counter[tuple[str, int]] = Counter()
 
     def begin(self, stage: str, shard: int, pid: int, host: str) -> int:
         """How often the shard has now been begun in this stage."""
-        kept = {key: work for key, work in self._work.items() if (key[0], work.shard) != (stage, shard)}
-        self._work = kept  # a process that died at the shard ended nothing
-        self._work[stage, pid, host] = Work(shard, pid, host, time.monotonic())
+        kept = {key: entry for key, entry in self._open.items() if (key[0], entry.shard) != (stage, shard)}
+        self._open = kept  # a process that died at the shard ended nothing
+        self._open[stage, pid, host] = OpenShard(shard, pid, host, time.monotonic())
         self._attempts[stage, shard] += 1
         return self._attempts[stage, shard]
 
     def end(self, stage: str, pid: int, host: str) -> None:
-        self._work.pop((stage, pid, host), None)
+        self._open.pop((stage, pid, host), None)
         self._ended[stage] += 1
         if stage == STAGES[-1]:
             self._last = f", the last in process {pid} on {host}"
@@ -57,9 +57,9 @@ class RunBoard:
     def stalled(self) -> str:
         """The deepest stage that is at work, or what it waits for."""
         for stage in reversed(STAGES):
-            work = [entry for (name, _, _), entry in self._work.items() if name == stage]
-            if work:
-                oldest = min(work, key=lambda entry: entry.began_s)
+            begun = [entry for (name, _, _), entry in self._open.items() if name == stage]
+            if begun:
+                oldest = min(begun, key=lambda entry: entry.began_s)
                 seconds = time.monotonic() - oldest.began_s
                 return (
                     f"stage `{stage}` is at shard {oldest.shard} since {seconds:.0f} s, in process {oldest.pid} on "

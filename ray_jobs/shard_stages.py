@@ -92,7 +92,8 @@ class ScorePrompts:
         answers = answer(prompts, pair_scores, **self._names)
         counts = counted(
             answers.scores, answers.rejects,
-            scorer_seconds=figures.seconds, useful_gflop=figures.cost.flops / 1e9, forced_exits=figures.forced,
+            scorer_pairs=figures.pairs, scorer_seconds=figures.seconds,
+            useful_gflop=figures.cost.flops / 1e9, forced_exits=figures.forced,
             dropped_entries=answers.dropped_entries, dropped_users=answers.dropped_users,
         )  # fmt: skip
         shard = self._shards[number]

@@ -39,7 +39,7 @@ class Stage:
 
 
 def stream(shards: Sequence[Shard], build: Stage, score: Stage, settings: Settings) -> Generator[Receipt]:
-    """Finish shards, in the order in which they happen to be finished.
+    """Finish shards, in whatever order they end.
 
     Raises:
         ResourcesMissing: the cluster lacks what the actors ask for.

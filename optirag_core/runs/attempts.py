@@ -32,7 +32,7 @@ class Receipt:
     rejected: int
     keys: str  # digest of the pairs in both tables
     files: Mapping[str, Mapping[str, Any]]  # path in the run's folder -> sha256, size, rows
-    figures: Mapping[str, Any]  # what the scorer did
+    counts: Mapping[str, Any]  # of `totals.counted`
 
     def to_json(self) -> bytes:
         return json.dumps(seal(asdict(self)), sort_keys=True).encode()
@@ -65,7 +65,7 @@ def read_receipt(storage: Storage, folder: str, number: int) -> Receipt | None:
 
 
 def write_attempt(
-    storage: Storage, folder: str, shard: Shard, scores: pa.Table, rejects: pa.Table, figures: Mapping[str, Any]
+    storage: Storage, folder: str, shard: Shard, scores: pa.Table, rejects: pa.Table, counts: Mapping[str, Any]
 ) -> Receipt:
     """Write a shard's output and finish the shard with it, unless it is finished already.
 
@@ -73,7 +73,7 @@ def write_attempt(
         folder: the run's.
         scores: with the columns of `SCORES`.
         rejects: with the columns of `REJECTS`.
-        figures: kept in the receipt, JSON values.
+        counts: kept in the receipt, JSON values.
 
     Returns:
         The receipt that counts: this attempt's, or the one that came first.
@@ -97,5 +97,5 @@ def write_attempt(
                 write_table(table, file)
             storage.upload(file, f"{folder}/{path}")
             files[path] = {"sha256": file_sha256(file), "size": file.stat().st_size, "rows": len(table)}
-    receipt = Receipt(shard.number, len(scores), len(rejects), keys, files, figures)
+    receipt = Receipt(shard.number, len(scores), len(rejects), keys, files, counts)
     return Receipt.from_json(storage.create(f"{folder}/{receipt_file(shard.number)}", receipt.to_json()))

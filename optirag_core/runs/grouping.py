@@ -1,6 +1,6 @@
 """Rows in any order -> tables in which all rows of a user are together, with flat memory.
 
-Shape legend: `N` rows of a table, `R` runs of rows with one user, `G` groups.
+Shape legend: `N` rows of a table, `R` stretches of adjacent rows with one user, `G` groups.
 """
 
 import errno
@@ -19,20 +19,20 @@ from optirag_core.data.schema import REQUESTS
 from optirag_core.errors import StorageFull
 
 BUCKET_BYTES = 2**26
-"""Rows of one bucket in memory, about; sorting it takes three times as much."""
+"""The rows of one bucket take about this much memory, and sorting them three times as much."""
 
 MAX_BUCKETS = 256
-"""All bucket files are open at a time, and many systems allow a process 1,024. Above 16 GiB of rows buckets grow."""
+"""All bucket files are open at once, and many systems allow a process 1,024. Above 16 GiB of rows the buckets grow."""
 
 CHECK_AT = 2**20
-"""Hashes of so many runs are looked through for repeats, and again whenever their number has doubled."""
+"""This many hashes are searched for repeats, and again whenever their number has doubled."""
 
 
-class UserRuns:
-    """Whether a user comes back after another one's rows; 8 bytes per user.
+class ReturningUsers:
+    """Whether a user comes back after another one's rows; takes 8 bytes per user.
 
-    Compares 64-bit hashes: two users in 10 million share one with a chance of 3 in a million, and then the rows are
-    grouped without need.
+    Compares 64-bit hashes: among 10 million users two share one with a probability of 3 in a million, and then the rows
+    are grouped needlessly.
     """
 
     def __init__(self) -> None:
@@ -40,11 +40,11 @@ class UserRuns:
         self._fresh: list[np.ndarray] = []
         self._num_fresh = 0
         self._last: Sequence[str | None] = ()  # the user of the last row
-        self._repeat = False
+        self._found = False
 
     def add(self, user_ids: pa.ChunkedArray) -> None:
         """Take the next rows' users, in order."""
-        if self._repeat or not len(user_ids):
+        if self._found or not len(user_ids):
             return
         users = pc.run_end_encode(user_ids.combine_chunks()).values.to_pylist()  # [N] -> [R]
         new = users[1:] if [users[0]] == self._last else users
@@ -55,23 +55,23 @@ class UserRuns:
             self._look()
 
     @property
-    def repeat(self) -> bool:
-        """Whether any user came back so far."""
-        if not self._repeat:
+    def found(self) -> bool:
+        """Whether any user has come back so far."""
+        if not self._found:
             self._look()
-        return self._repeat
+        return self._found
 
     def _look(self) -> None:
         hashes = np.sort(np.concatenate([self._hashes, *self._fresh]))
-        self._repeat = bool((hashes[1:] == hashes[:-1]).any())
+        self._found = bool((hashes[1:] == hashes[:-1]).any())
         self._hashes, self._fresh, self._num_fresh = hashes, [], 0
 
 
 def whole_users(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
-    """Cut a stream, in which each user's rows are next to each other, so that no user is in two tables."""
+    """Cut a stream in which each user's rows are adjacent so that no user is in two tables."""
     pending: list[pa.Table] = []  # the rows of the last user so far
     for table in tables:
-        starts = _run_starts(table["user_id"])  # [R]
+        starts = _stretch_starts(table["user_id"])  # [R]
         if pending and len(table):
             goes_on = pending[0]["user_id"][0].as_py() == table["user_id"][0].as_py()
             if goes_on and len(starts) == 1:
@@ -91,9 +91,9 @@ def whole_users(tables: Iterator[pa.Table]) -> Iterator[pa.Table]:
 
 def merged(pairs: pa.Table) -> pa.Table:
     """`PAIRS` of whole users -> `REQUESTS`: one row per user, as_of and as_of_position, in order of appearance."""
-    runs = np.zeros(len(pairs), np.int64)
-    runs[_run_starts(pairs["user_id"])] = 1
-    keys = [np.cumsum(runs)]
+    begins = np.zeros(len(pairs), np.int64)
+    begins[_stretch_starts(pairs["user_id"])] = 1
+    keys = [np.cumsum(begins)]
     for column in (pairs["as_of"].cast(pa.int64()), pairs["as_of_position"]):
         keys += [column.is_null().to_numpy(), column.fill_null(0).to_numpy()]
     by_key = np.lexsort(keys[::-1])  # [N], stable
@@ -110,11 +110,11 @@ def merged(pairs: pa.Table) -> pa.Table:
 
 
 def in_buckets(tables: Iterator[pa.Table], num_bytes: int, scratch: Path, *, batch_rows: int) -> Iterator[pa.Table]:
-    """Order rows so that each user's are next to each other, by way of bucket files.
+    """Reorder rows so that each user's are adjacent, by way of bucket files.
 
     Args:
         tables: rows with user_id.
-        num_bytes: of all rows in memory; sets the number of buckets.
+        num_bytes: that all rows would take in memory; sets the number of buckets.
         scratch: an existing local folder.
         batch_rows: rows of the tables that come out.
 
@@ -170,8 +170,8 @@ def _codes(user_ids: pa.ChunkedArray) -> tuple[np.ndarray, list[str | None]]:
     return encoded.indices.to_numpy(), encoded.dictionary.to_pylist()
 
 
-def _run_starts(user_ids: pa.ChunkedArray) -> np.ndarray:
-    """First row of each run of one user: [R]."""
+def _stretch_starts(user_ids: pa.ChunkedArray) -> np.ndarray:
+    """First row of each stretch of one user: [R]."""
     if not len(user_ids):
         return np.empty(0, np.int64)
     ends = pc.run_end_encode(user_ids.combine_chunks()).run_ends.to_numpy()

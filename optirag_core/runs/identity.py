@@ -14,7 +14,7 @@ RUN_FILE = "run.json"
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """Named values: inputs' checksums, artifacts' digests, the prompt's, the policy, settings, the plan's digest."""
+    """Named values: checksums of the inputs, digests of the artifacts, the prompt and the plan, and the settings."""
 
     fields: Mapping[str, Any]  # dotted names -> what JSON knows
 
@@ -41,7 +41,7 @@ class RunIdentity:
             others = f" (and {', '.join(names[1:6])}{', ...' if len(names) > 6 else ''})" if names[1:] else ""
             raise RunMismatch(
                 f"{folder} was begun with {first} = {_shown(found, first)}, now it is {_shown(self.fields, first)}"
-                f"{others}: restore it, or give another scoring.run"
+                f"{others}: restore it, or give another run.name"
             )
 
     def _differs(self, found: Mapping[str, Any], name: str) -> bool:

@@ -1,7 +1,7 @@
 """One driver per run: owners in numbered files, each created once, and a beat that shows that the newest is alive.
 
-Nothing depends on clocks that agree: a driver that finds an owner watches whether its beat changes. Nor does the
-outcome depend on the lease: two drivers at one run would repeat each other's work, and the first commit would count.
+No two clocks need to agree: a driver that finds an owner watches whether its beat changes. Nor does the outcome depend
+on the lease: two drivers at one run would repeat each other's work, and the first commit would count.
 """
 
 import json
@@ -38,10 +38,12 @@ class Lease:
     def check(self) -> None:
         """
         Raises:
-            RunOwned: another driver took the run over while this one was silent.
+            RunOwned: another driver took the run over while this one was silent, or this one has released it.
         """
         if self._lost:
             raise RunOwned(self._lost)
+        if self._released.is_set():
+            raise RunOwned(f"{self._folder} was released by this driver: begin it again")
 
     def release(self) -> None:
         self._released.set()
@@ -69,7 +71,7 @@ def owned(storage: Storage, folder: str, lease_s: float) -> Iterator[Lease]:
     """Be the run's only driver while the body runs.
 
     Args:
-        lease_s: an owner that is silent for so long is taken for dead.
+        lease_s: an owner that shows no sign of life for this many seconds is taken for dead.
 
     Raises:
         RunOwned: another driver is at the run.
@@ -108,7 +110,7 @@ def _acquire(storage: Storage, folder: str, lease_s: float) -> Lease:
 
 
 def _alive(storage: Storage, folder: str, number: int, lease_s: float) -> bool:
-    """Whether the owner beats within the time that it has for it."""
+    """Whether the owner's beat changes within the lease."""
     path = _beat(folder, number)
     before = storage.read(path)
     deadline = time.monotonic() + lease_s

@@ -1,11 +1,8 @@
 """One Parquet file of requests or pairs, read batch by batch; whatever is wrong with it stops with the file's name.
 
-Page checksums cover the values and nothing else, so what the footer and the pages' headers say is compared with what
-was read. Over every single bit of four small files that left no wrong row; see docs/inputs.md for what stays
-invisible.
+Values are under the pages' checksums; what is under none is compared in `footer`.
 """
 
-import base64
 import binascii
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -21,6 +18,7 @@ from pyarrow import types
 
 from optirag_core.data.schema import PAIRS, REQUESTS, TIMESTAMP
 from optirag_core.errors import DataError
+from optirag_core.runs.footer import check_footer, check_group, num_values
 
 Form = Literal["requests", "pairs"]
 SCHEMAS: Mapping[Form, pa.Schema] = {"requests": REQUESTS, "pairs": PAIRS}
@@ -33,7 +31,7 @@ PAIRS_PER_REQUEST = 64
 READ_BUFFER_BYTES = 2**20
 """A column chunk is read in pieces of this size instead of whole: row groups may be larger than the memory."""
 
-EARLIEST, LATEST = (pa.scalar(datetime(year, 1, 1, tzinfo=UTC), TIMESTAMP) for year in (1, 9999))
+EARLIEST_TIME, LATEST_TIME = (pa.scalar(datetime(year, 1, 1, tzinfo=UTC), TIMESTAMP) for year in (1, 9999))
 """Python's own range of times: one outside of it can be neither shown nor written to the rejects."""
 
 
@@ -54,7 +52,7 @@ class RequestTable:
             for field in SCHEMAS[self.form]:
                 if field.name in schema.names:
                     self._check_type(field.name, schema.field(field.name).type)
-            self._check_footer(file)
+            check_footer(file, self.name)
 
     def batches(self, batch_rows: int) -> Iterator[pa.Table]:
         """The rows in order, as tables of `SCHEMAS[self.form]` with about `batch_rows` pairs each.
@@ -68,9 +66,9 @@ class RequestTable:
                 found = Counter(dict.fromkeys(self.used, 0))
                 for batch in file.iter_batches(rows, row_groups=[group], columns=self.used, use_threads=False):
                     table = self._normalised(batch)
-                    found.update(_counts(table))
+                    found.update(num_values(table))
                     yield table
-                self._check_counts(file, group, found)
+                check_group(file, group, found, self.name)
 
     @property
     def used(self) -> list[str]:
@@ -115,44 +113,6 @@ class RequestTable:
         if not fits(came):
             raise DataError(f"{self.name}: column {column!r} is {came}, expected {expected}")
 
-    def _check_footer(self, file: pq.ParquetFile) -> None:
-        """Compare what the footer says twice: it has no checksum, and one flipped bit makes as_of some other column."""
-        groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
-        rows = sum(group.num_rows for group in groups)
-        if rows != file.metadata.num_rows:
-            raise DataError(f"{self.name}: row groups have {rows:,} rows, the footer says {file.metadata.num_rows:,}")
-        written = _written_schema(file)
-        if written is None:
-            return
-        if written.names != file.schema_arrow.names:
-            raise DataError(f"{self.name}: its footer names the columns {file.schema_arrow.names} and {written.names}")
-        for field in written:
-            came = file.schema_arrow.field(field.name).type
-            if types.is_timestamp(field.type) and types.is_timestamp(came) and _is_finer(came, field.type):
-                raise DataError(f"{self.name}: its footer says that {field.name!r} is {came} and {field.type}")
-
-    def _check_counts(self, file: pq.ParquetFile, group: int, found: Counter[str]) -> None:
-        """Compare what was read with the footer: a page's own header is under no checksum, and may say fewer values.
-
-        Only after the group has been read: pyarrow 26.0.1 ends the whole process when `column` meets a footer that
-        contradicts itself, while the reader, which makes the same object, raises.
-        """
-        metadata = file.metadata.row_group(group)
-        if found["user_id"] != metadata.num_rows:
-            raise DataError(
-                f"{self.name}: row group {group} has {found['user_id']:,} rows, its footer says {metadata.num_rows:,}"
-            )
-        for number in range(metadata.num_columns):
-            column = file.schema.column(number).path.partition(".")[0]
-            if column not in found:
-                continue
-            chunk = metadata.column(number)
-            if found[column] != chunk.num_values:
-                raise DataError(
-                    f"{self.name}: row group {group} of column {column!r} holds {found[column]:,} values, its footer "
-                    f"says {chunk.num_values:,}: the file is damaged"
-                )
-
     def _normalised(self, batch: pa.RecordBatch) -> pa.Table:
         columns = []
         for field in SCHEMAS[self.form]:
@@ -168,7 +128,7 @@ class RequestTable:
         table = pa.table(columns, schema=SCHEMAS[self.form])
         times = pc.min_max(table["as_of"])
         if times["min"].is_valid and (
-            pc.less(times["min"], EARLIEST).as_py() or pc.greater(times["max"], LATEST).as_py()
+            pc.less(times["min"], EARLIEST_TIME).as_py() or pc.greater(times["max"], LATEST_TIME).as_py()
         ):
             raise DataError(
                 f"{self.name}: column 'as_of' has a time outside of the years 1 to 9998; is its unit right?"
@@ -179,27 +139,6 @@ class RequestTable:
 def _state(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_size, status.st_mtime_ns
-
-
-def _counts(table: pa.Table) -> dict[str, int]:
-    """Values of each column as Parquet counts them: a null or empty list is one."""
-    counts = dict.fromkeys(table.column_names, table.num_rows)
-    if "item_ids" in counts:
-        lengths = pc.fill_null(pc.list_value_length(table["item_ids"]), 0)
-        counts["item_ids"] = pc.sum(pc.max_element_wise(lengths, 1)).as_py() or 0
-    return counts
-
-
-def _written_schema(file: pq.ParquetFile) -> pa.Schema | None:
-    """The schema that Arrow's writers keep beside Parquet's own; None where another writer made the file."""
-    encoded = (file.metadata.metadata or {}).get(b"ARROW:schema")
-    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(encoded, validate=True))) if encoded else None
-
-
-def _is_finer(one: pa.DataType, other: pa.DataType) -> bool:
-    """Whether the unit of one timestamp is finer than the other's; Parquet has milliseconds for Arrow's seconds."""
-    fineness = {"s": 0, "ms": 0, "us": 1, "ns": 2}
-    return fineness[one.unit] > fineness[other.unit]
 
 
 def _is_id(came: pa.DataType) -> bool:

@@ -1,4 +1,4 @@
-"""The shards of a run: requests cut in their order into files of whole users, whatever later scores them where."""
+"""The shards of a run: requests cut, in their order, into files of whole users, before anything scores them."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from optirag_core.storage.local import named
 
 @dataclass(frozen=True)
 class Shard:
-    """What an actor scores in one go, in this order."""
+    """Requests that an actor scores in one go, in their order."""
 
     number: int
     rows: int  # requests

@@ -1,4 +1,4 @@
-"""Reading committed runs: the newest or a named one, whole, verified, never a part."""
+"""Reads a committed run, the newest or a named one: always whole, and verified."""
 
 import tempfile
 from pathlib import Path
@@ -42,7 +42,7 @@ def read_scores(uri: str, *, kind: str = "scores", storage: StorageSettings | No
 
 
 def read_artifact(artifact: Artifact, kind: str = "scores") -> pa.Table:
-    """The scores or rejects of a run that `Workspace.open` has brought here and verified."""
+    """The scores or rejects of a run that `Workspace.open` has fetched and verified."""
     files = (artifact.path / path for path in _paths(artifact.manifest, kind))
     return _concatenated([pq.read_table(file, page_checksum_verification=True) for file in files], kind)
 

@@ -14,12 +14,12 @@ import pyarrow as pa
 from optirag_core.config import StorageSettings
 from optirag_core.errors import DataError
 from optirag_core.manifest import file_sha256
-from optirag_core.runs.grouping import UserRuns, in_buckets, merged, whole_users
+from optirag_core.runs.grouping import ReturningUsers, in_buckets, merged, whole_users
 from optirag_core.runs.parquet import Form, RequestTable
 from optirag_core.storage.base import Storage, is_local, open_storage
 
 BATCH_ROWS = 65_536
-"""Pairs in one table, about: a few MiB, and two thirds of a second of the fastest reading."""
+"""A table has about this many pairs: a few MiB, read in two thirds of a second at best."""
 
 SUFFIX = ".parquet"
 
@@ -33,7 +33,7 @@ class RequestFiles:
     tables: tuple[RequestTable, ...]  # in the order of `sha256`
     num_rows: int
     num_bytes: int  # of all rows in memory
-    clustered: bool  # each user's rows are next to each other, over all files
+    clustered: bool  # each user's rows are adjacent, over all files
 
 
 def open_requests(location: str, storage: StorageSettings, scratch: Path) -> RequestFiles:
@@ -50,33 +50,32 @@ def open_requests(location: str, storage: StorageSettings, scratch: Path) -> Req
     """
     files = _local_files(location) if is_local(location) else _downloaded(location, storage, scratch)
     digests, tables = {}, []
-    runs = UserRuns()
+    returning = ReturningUsers()
     num_rows = num_bytes = 0
     for name, (path, shown) in files.items():
         tables.append(RequestTable(path, shown))
         _check_alike(tables[0], tables[-1])
         digests[name] = _sha256(path, shown)
         for batch in tables[-1].batches(BATCH_ROWS):
-            runs.add(batch["user_id"])
+            returning.add(batch["user_id"])
             num_rows += batch.num_rows
             num_bytes += batch.nbytes
         tables[-1].check_unchanged()
-    return RequestFiles(digests, tables[0].form, tuple(tables), num_rows, num_bytes, clustered=not runs.repeat)
+    return RequestFiles(digests, tables[0].form, tuple(tables), num_rows, num_bytes, clustered=not returning.found)
 
 
 def grouped(files: RequestFiles, scratch: Path, *, batch_rows: int = BATCH_ROWS) -> Iterator[pa.Table]:
     """Stream the requests as tables of `REQUESTS`; all rows of one user are in one table.
 
-    Clustered files pass through in their order. In others users come back: their rows are first written into bucket
-    files by a hash of the user id, then each bucket is read, ordered by the users' first appearance, and streamed. So
-    users keep no order over all files, but the same files always give the same stream, and a user's own rows keep
-    theirs.
+    Clustered files pass through in their order. The rows of others are first written into bucket files by a hash of the
+    user id; then each bucket is read, ordered by the users' first appearance, and streamed. So users do not keep their
+    order, but the same files always give the same stream, and each user's own rows keep theirs.
 
     Pairs of one user with the same as_of and as_of_position become one request, its items in order of appearance.
 
     Args:
-        scratch: a local folder with room for all rows, which is used only where users come back.
-        batch_rows: about so many pairs are read at a time. A table has more where one user has more.
+        scratch: a local folder with room for all rows; used only where files are not clustered.
+        batch_rows: the number of pairs that are read at a time, about. A table has more where one user has more.
 
     Raises:
         DataError: a file changed since `open_requests`.

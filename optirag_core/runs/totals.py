@@ -20,7 +20,7 @@ class Totals:
     rejected: int = 0
     rejects: Counter[str] = field(default_factory=Counter)  # by error_code
     exits: Counter[int] = field(default_factory=Counter)  # pairs by exit layer
-    sums: Counter[str] = field(default_factory=Counter)  # the scorers' further figures
+    sums: Counter[str] = field(default_factory=Counter)  # the receipts' further counts
 
     @classmethod
     def of(cls, receipts: Iterable[Receipt]) -> Self:
@@ -33,10 +33,10 @@ class Totals:
         self.shards += 1
         self.scored += receipt.scored
         self.rejected += receipt.rejected
-        figures = dict(receipt.figures)
-        self.rejects.update(figures.pop("rejects"))
-        self.exits.update({int(layer): count for layer, count in figures.pop("exits").items()})
-        self.sums.update(figures)
+        counts = dict(receipt.counts)
+        self.rejects.update(counts.pop("rejects"))
+        self.exits.update({int(layer): count for layer, count in counts.pop("exits").items()})
+        self.sums.update(counts)
 
     @property
     def pairs(self) -> int:
@@ -47,24 +47,29 @@ class Totals:
         return sum(layer * count for layer, count in self.exits.items()) / max(1, self.scored)
 
     def metrics(self) -> dict[str, Any]:
-        """For the manifest."""
+        """For the manifest: every sum under its own name, beside what is always there.
+
+        `pairs_per_scorer_second` is of the pairs that the scorers were given: a pair that was rejected before took them
+        no time, one that was rejected for its score did.
+        """
         seconds = self.sums["scorer_seconds"]
         return {
+            **self.sums,
             "scored": self.scored,
             "rejected": self.rejected,
             "rejects": dict(sorted(self.rejects.items())),
             "exits": {str(layer): count for layer, count in sorted(self.exits.items())},
             "mean_exit_layer": self.mean_exit_layer,
-            "pairs_per_scorer_second": self.scored / seconds if seconds else 0.0,
-            **self.sums,
+            "pairs_per_scorer_second": self.sums["scorer_pairs"] / seconds if seconds else 0.0,
         }
 
 
 def counted(scores: pa.Table, rejects: pa.Table, **sums: float) -> Mapping[str, Any]:
-    """The figures of one shard, as a receipt keeps them.
+    """The counts of one shard, as a receipt keeps them.
 
     Args:
-        sums: further figures that add up.
+        sums: further counts, which add up over shards: `scorer_pairs` and `scorer_seconds`, pairs that a scorer was
+            given and its time for them, and any others.
     """
     return {"rejects": _counts(rejects["error_code"]), "exits": _counts(scores["exit_layer"]), **sums}
 

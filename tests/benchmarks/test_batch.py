@@ -1,12 +1,14 @@
 """The benchmark of the batch job runs end to end on tiny sizes; its figures are judged where they are measured."""
 
 import json
+import os
 import sys
 
 import pytest
 
 from benchmarks import batch, stub_job
 from benchmarks.stubs import stub_run
+from optirag_core.runs.plan import Shard, ShardPlan
 from ray_jobs.session import ray_session
 
 pytestmark = pytest.mark.ray
@@ -76,3 +78,18 @@ def test_a_rate_is_the_slope_of_the_middle_half(tmp_path):
 
     assert stub_job.middle_rate(bursts) == pytest.approx(2.0, rel=0.15)
     assert len(stub_job.receipt_times(stub_run(str(tmp_path), "none"))) == 0
+
+
+def test_a_steady_rate_is_of_the_pairs_between_the_first_receipt_and_the_last(tmp_path):
+    run = stub_run(str(tmp_path), "night")
+    receipts = tmp_path / "scores" / "night" / "receipts"
+    receipts.mkdir(parents=True)
+    for number, seconds in {0: 14.0, 1: 10.0, 2: 12.0}.items():  # shard 1 was finished first
+        (receipts / f"{number:06}.json").touch()
+        os.utime(receipts / f"{number:06}.json", (seconds, seconds))
+    plan = ShardPlan(tuple(Shard(number, 1, pairs, "", "") for number, pairs in enumerate((40, 100, 20))))
+
+    times = stub_job.receipt_times(run)
+
+    assert list(times.items()) == [(1, 10.0), (2, 12.0), (0, 14.0)]
+    assert stub_job.steady_pairs(plan, times) / stub_job.steady_seconds(times) == (40 + 20) / 4

@@ -7,7 +7,7 @@ from optirag_core.runs.attempts import Receipt
 from optirag_core.runs.identity import RunIdentity
 from optirag_core.runs.totals import Totals
 
-FIGURES = {"rejects": {"unknown_item": 2}, "exits": {"3": 6, "5": 2}, "scorer_seconds": 4.0}
+FIGURES = {"rejects": {"unknown_item": 2}, "exits": {"3": 6, "5": 2}, "scorer_pairs": 8, "scorer_seconds": 4.0}
 
 
 def test_numbers_by_hand():

@@ -59,7 +59,7 @@ def reader(settings, undisturbed, reliability):
 
 @pytest.fixture
 def many(request) -> Callable[[int, int], int]:
-    """So many faults in a full count, fewer else."""
+    """How many faults: all of them in a full count, some of them otherwise."""
     full = request.config.getoption("--reliability") is not None
     return lambda all_of_them, some: all_of_them if full else some
 

@@ -16,7 +16,7 @@ from benchmarks.stubs import StubBuild, StubScore, stub_run
 from optirag_core.config import Settings
 from optirag_core.errors import ResourcesMissing, ShardFailed
 from optirag_core.runs.plan import plan_shards
-from optirag_core.runs.run import drive
+from optirag_core.runs.work import begin
 from ray_jobs.run_board import noted
 from ray_jobs.score import score
 from ray_jobs.shard_stream import Stage, shard_table, stream
@@ -53,17 +53,22 @@ class Placed(StubScore):
         return super().__call__(row)
 
 
-def run_stubs(workspace, scorer, **options):
-    """A run of stub stages: 4 shards."""
+def planned_stubs(workspace, scorer):
+    """A run of 4 shards, its plan in a folder, and stub stages."""
     run, folder = stub_run(workspace, "night"), Path(workspace) / "plan"
     plan = plan_shards([small_requests()], 4, folder)
-    build = Stage(StubBuild, {"workspace": workspace, "run": run.name, "prompt_tokens": 10})
-    score = Stage(scorer, {"workspace": workspace, "run": run.name, "seconds_per_pair": 0.0})
-    settings = Settings(actors=options)
-    return drive(
-        run, identity(plan), plan, folder, lambda shards: stream(shards, build, score, settings),
-        parents=PARENTS, lease_s=1.0, max_reject_share=1.0,
-    )  # fmt: skip
+    where = {"workspace": workspace, "run": run.name}
+    build, score = Stage(StubBuild, where | {"prompt_tokens": 10}), Stage(scorer, where | {"seconds_per_pair": 0.0})
+    return run, plan, folder, (build, score)
+
+
+def run_stubs(workspace, scorer, **options):
+    """Take it to its commit."""
+    run, plan, folder, stages = planned_stubs(workspace, scorer)
+    with begin(run, identity(plan), plan, folder, lease_s=1.0) as work:
+        for receipt in stream(work.left, *stages, Settings(actors=options)):
+            work.add(receipt)
+        return work.commit(parents=PARENTS, max_reject_share=1.0)
 
 
 def test_stages_that_only_pretend_to_score_finish_a_run(tmp_path):

@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from types import SimpleNamespace
@@ -22,12 +22,14 @@ from typing import Any
 
 from optirag_core.config import StorageSettings
 from optirag_core.errors import ArtifactMissing, OptiragError, RunOwned
-from optirag_core.runs import run as run_module
+from optirag_core.runs import work as work_module
+from optirag_core.runs.attempts import Receipt
+from optirag_core.runs.plan import Shard
 from optirag_core.runs.reader import read_scores
 from optirag_core.runs.run import Run
 from optirag_core.storage import local
 from optirag_core.storage.base import Storage, is_local, open_storage
-from tests.runs.small import expected_scores, run_small, score_shard, small_requests
+from tests.runs.small import expected_scores, report, run_small, score_shard, small_requests
 
 CRASHED = 86
 REQUESTS = small_requests()
@@ -129,22 +131,22 @@ def race(uri: str, rounds: int, *, leases: bool, first: int = 0) -> dict[str, An
 
 def _race_one(uri: str, run: str, start: float, note: int, leases: bool) -> None:
     if not leases:
-        run_module.owned = lambda *_: nullcontext(SimpleNamespace(check=lambda: None))
+        work_module.owned = lambda *_: nullcontext(SimpleNamespace(check=lambda: None))
     time.sleep(max(0.0, start - time.time()))
     begin, outcome = time.time(), "found committed"
 
-    def slowly(run: Run) -> Callable:
-        def execute(shards: Any) -> Iterator:
-            nonlocal outcome
-            outcome = "committed"  # or an exception
-            for shard in shards:
-                time.sleep(0.1)
-                yield score_shard(run, shard)
+    def slowly(run: Run, shards: Sequence[Shard]) -> Iterator[Receipt]:
+        for shard in shards:
+            time.sleep(0.1)
+            yield score_shard(run, shard)
 
-        return execute
+    def noting(*arguments: Any, **figures: Any) -> dict[str, bytes]:
+        nonlocal outcome
+        outcome = "committed"  # or an exception: who finds a commit makes no report
+        return report(*arguments, **figures)
 
     try:
-        run_small(opened(uri), run, REQUESTS, execute=slowly)
+        run_small(opened(uri), run, REQUESTS, execute=slowly, report=noting)
     except RunOwned:
         outcome = "owned"
     os.write(note, (json.dumps([begin, time.time(), outcome]) + "\n").encode())

@@ -1,8 +1,10 @@
 """A small run without Ray and without an LLM: the score of a pair is a hash of it."""
 
+import json
 import tempfile
 import zlib
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,10 @@ from optirag_core.data.schema import REJECTS, REQUESTS, SCORES
 from optirag_core.runs.attempts import Receipt, write_attempt
 from optirag_core.runs.identity import RunIdentity
 from optirag_core.runs.plan import Shard, ShardPlan, asked_pairs, plan_shards
-from optirag_core.runs.run import Run, drive
-from optirag_core.runs.totals import counted
+from optirag_core.runs.reader import read_scores
+from optirag_core.runs.run import Run
+from optirag_core.runs.totals import Totals, counted
+from optirag_core.runs.work import Work, begin
 from optirag_core.storage.base import Storage
 
 PAIRS_PER_SHARD = 4
@@ -31,6 +35,14 @@ def small_requests(num_users: int = 12) -> pa.Table:
 def expected_scores(requests: pa.Table) -> dict[tuple[str, str], float]:
     users, items = asked_pairs(requests)
     return {(u, i): score_of(u, i) for u, i in zip(users, items, strict=True) if i != "5"}
+
+
+def scores_of(storage: Storage, name: str | None = None) -> dict[tuple[str, str], float]:
+    """What readers see of the newest run, or of a named one; fails where a pair is there twice."""
+    table = read_scores(f"{storage.uri}/scores" + (f"/{name}" if name else ""))
+    rows = [((row["user_id"], row["item_id"]), row["score"]) for row in table.to_pylist()]
+    assert len(rows) == len(dict(rows))
+    return dict(rows)
 
 
 def score_of(user: str, item: str) -> float:
@@ -55,7 +67,12 @@ def score_shard(run: Run, shard: Shard) -> Receipt:
                 }
             )  # fmt: skip
     tables = pa.Table.from_pylist(scores, schema=SCORES), pa.Table.from_pylist(rejects, schema=REJECTS)
-    return write_attempt(run.storage, run.folder, shard, *tables, counted(*tables, scorer_seconds=0.1))
+    counts = counted(*tables, scorer_pairs=len(scores), scorer_seconds=0.1)
+    return write_attempt(run.storage, run.folder, shard, *tables, counts)
+
+
+def in_order(run: Run, shards: Sequence[Shard]) -> Generator[Receipt]:
+    return (score_shard(run, shard) for shard in shards)
 
 
 def run_small(
@@ -63,27 +80,44 @@ def run_small(
     name: str,
     requests: pa.Table,
     *,
-    execute: Callable[[Run], Callable[[Sequence[Shard]], Generator[Receipt]]] | None = None,
+    execute: Callable[[Run, Sequence[Shard]], Generator[Receipt]] = in_order,
     changes: Mapping[str, Any] | None = None,
+    lease_s: float = LEASE_S,
     **options: Any,
 ) -> dict[str, Any]:
-    """Drive a run to its commit in this process."""
-    run = Run(storage, name)
+    """Take a run to its commit in this process.
+
+    Args:
+        execute: finishes shards.
+        options: of the commit.
+    """
+    with (
+        begun(storage, name, requests, changes=changes, lease_s=lease_s) as work,
+        closing(execute(Run(storage, name), work.left)) as receipts,
+    ):
+        for receipt in receipts:
+            work.add(receipt)
+        return commit(work, **options)
+
+
+@contextmanager
+def begun(
+    storage: Storage, name: str, requests: pa.Table, *, changes: Mapping[str, Any] | None = None,
+    lease_s: float = LEASE_S,
+) -> Iterator[Work]:  # fmt: skip
     with tempfile.TemporaryDirectory() as scratch:
         plan = plan_shards([requests], PAIRS_PER_SHARD, Path(scratch))
-        return drive(
-            run, identity(plan, **(changes or {})), plan, Path(scratch), (execute or in_order)(run),
-            **{"parents": PARENTS, "lease_s": LEASE_S, "max_reject_share": 1.0, "report": report} | options,
-        )  # fmt: skip
+        with begin(Run(storage, name), identity(plan, **(changes or {})), plan, Path(scratch), lease_s=lease_s) as work:
+            yield work
+
+
+def commit(work: Work, **options: Any) -> dict[str, Any]:
+    return work.commit(**{"report": report, "parents": PARENTS, "max_reject_share": 1.0} | options)
 
 
 def identity(plan: ShardPlan, **changes: Any) -> RunIdentity:
     return RunIdentity.of({"exits": {"threshold": 0.01}, "plan": plan.digest, **changes})
 
 
-def report(totals: Any) -> dict[str, bytes]:
-    return {"run.json": str(totals.pairs).encode()}
-
-
-def in_order(run: Run) -> Callable[[Sequence[Shard]], Generator[Receipt]]:
-    return lambda shards: (score_shard(run, shard) for shard in shards)
+def report(totals: Totals, *, seconds: float, resumed: int) -> dict[str, bytes]:
+    return {"run.json": json.dumps({"pairs": totals.pairs, "seconds": seconds, "resumed": resumed}).encode()}

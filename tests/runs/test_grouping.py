@@ -85,14 +85,14 @@ def test_no_user_is_in_two_tables(tmp_path):
     assert sum(map(len, seen)) == len(set().union(*seen)) == 10
 
 
-def test_runs_are_compared_while_they_grow(monkeypatch):
+def test_a_user_who_comes_back_is_found_while_users_are_many(monkeypatch):
     monkeypatch.setattr(grouping, "CHECK_AT", 4)
-    runs = grouping.UserRuns()
+    returning = grouping.ReturningUsers()
     for user in ("a", "a", "b", None, "c", "d", "e"):
-        runs.add(pa.chunked_array([[user, user]], pa.string()))
-    assert not runs.repeat
-    runs.add(pa.chunked_array([[None, "f", "g", "h"]], pa.string()))
-    assert runs.repeat
+        returning.add(pa.chunked_array([[user, user]], pa.string()))
+    assert not returning.found
+    returning.add(pa.chunked_array([[None, "f", "g", "h"]], pa.string()))
+    assert returning.found
 
 
 @pytest.mark.parametrize("clustered", [True, False])

@@ -17,18 +17,17 @@ def storage(tmp_path):
 
 
 def test_a_living_owner_keeps_others_out(storage):
-    with (
-        owned(storage, "run", LEASE_S) as lease,
-        pytest.raises(RunOwned, match=r"run is already owned by process \d+"),
-        owned(storage, "run", LEASE_S),
-    ):
-        pass
-    lease.check()
+    with owned(storage, "run", LEASE_S) as lease:
+        with pytest.raises(RunOwned, match=r"run is already owned by process \d+"), owned(storage, "run", LEASE_S):
+            pass
+        lease.check()
 
 
-def test_a_released_lease_is_free_at_once(storage):
-    with owned(storage, "run", LEASE_S):
+def test_a_released_lease_is_free_at_once_and_no_longer_held(storage):
+    with owned(storage, "run", LEASE_S) as lease:
         pass
+    with pytest.raises(RunOwned, match="run was released by this driver"):
+        lease.check()
 
     started = time.monotonic()
     with owned(storage, "run", 60.0):
