@@ -19,8 +19,8 @@ class Sequences:
 
     Attributes:
         user_ids: [U], sorted.
-        user: [N], row of `user_ids`, ascending.
-        row: [N], row of the ratings' table.
+        user: [N], index into `user_ids`, ascending.
+        row: [N], index into the ratings' rows.
         time: [N] microseconds since 1970, or None.
         position: [N], from 0 within each user.
         length: [N], number of interactions of the row's user.
@@ -62,7 +62,11 @@ def ordered_sequences(ratings: pa.Table, seed: int) -> Sequences:
 
 
 def num_earlier(user: np.ndarray, time: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """[N], the position of the first interaction at the same time of the same user."""
+    """[N], the number of the user's strictly earlier interactions: the position of the first one at the same time.
+
+    Args:
+        user, time, position: [N] each, users together and each in order.
+    """
     new_moment = (np.diff(user, prepend=-1) != 0) | (np.diff(time, prepend=time[:1] - 1) != 0)
     return position[np.maximum.accumulate(np.where(new_moment, np.arange(len(user)), 0))]
 

@@ -1,4 +1,4 @@
-"""Raw ratings -> labelled interactions in order, each in one split; and the requests that a split asks.
+"""Raw ratings -> labelled interactions in order, each in one split; and the requests of a split.
 
 An interaction is *eligible* as a sample when its user has at least `min_history` past interactions: strictly earlier
 where times exist (interactions at one timestamp are not each other's past), else at lower positions. Past interactions
@@ -25,7 +25,7 @@ TRAIN, TUNE, VALIDATION, TEST, REMOVED = 0, 1, 2, 3, 4  # the first four in the 
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """What happened to the ratings: dropped, removed, or in one of the splits; together all of them."""
+    """What became of the ratings: dropped, removed, or in one of the splits; these add up to all ratings."""
 
     implicit_dropped: int
     duplicates_dropped: int
@@ -34,7 +34,7 @@ class SplitCounts:
     tune: int
     validation: int
     test: int
-    tune_wanted: int  # what dataset.split.tune_share asks for; not among the ratings' counts
+    tune_wanted: int  # the targets that dataset.split.tune_share asks for
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -68,7 +68,7 @@ def split_interactions(ratings: pa.Table, settings: DatasetSettings, seed: int) 
         seed: of the order where no times exist, and of the choice of tune users.
 
     Returns:
-        `schema.INTERACTIONS`, sorted by (user_id, position), and what was dropped on the way there.
+        `schema.INTERACTIONS`, sorted by (user_id, position), and the counts of what was dropped and of each split.
 
     Raises:
         ConfigError: `time_cut` without times, or shares that leave nothing to train on.
@@ -94,10 +94,10 @@ def split_interactions(ratings: pa.Table, settings: DatasetSettings, seed: int) 
 
 
 def history_lengths(interactions: pa.Table) -> Mapping[str, Mapping[str, int]]:
-    """How many requests of each split have how many earlier interactions of their user: {"tune": {"3": 120, ...}, ...}.
+    """The number of requests by the number of earlier interactions: {"tune": {"3": 120, "4": 80, ...}, ...}.
 
-    Earlier is what a prompt may show: strictly before the request where times exist, else at lower positions. A prompt
-    shows the last `prompt.max_history` of them. Keys are text, as JSON has them, and increase.
+    Earlier is what a prompt may show: the user's interactions strictly before the request where times exist, else those
+    at lower positions. A prompt shows the last `prompt.max_history` of them. Keys are text, as in JSON, and increase.
 
     Args:
         interactions: `schema.INTERACTIONS`, sorted by (user_id, position).
@@ -194,7 +194,7 @@ def _user_codes(interactions: pa.Table) -> np.ndarray:
 
 
 def _first_counted(user: np.ndarray, num_past: np.ndarray, splits: pa.ChunkedArray, split: str) -> Mapping[str, int]:
-    """Users by the past of their first interaction in `split`, which is where a request starts."""
+    """The number of users by `num_past` of their first interaction in `split`: the moment of their request."""
     rows = np.flatnonzero(pc.equal(splits, split).to_numpy())
     first = rows[np.flatnonzero(np.diff(user[rows], prepend=-1))]
     lengths, counts = np.unique(num_past[first], return_counts=True)

@@ -1,7 +1,7 @@
 """Which training interactions become tune, the targets of the LLM: the last ones of users drawn by the seed.
 
-A tune prompt shows what precedes the first of its user's targets. Few targets per user therefore give prompts as long
-as those of test, and leave users their edges in the graph.
+A tune prompt shows what precedes the first of its user's targets. Few targets per user make tune prompts about as
+long as test prompts, and they leave users most of their edges in the graph.
 
 Shapes: N interactions, U users.
 """
@@ -14,28 +14,32 @@ from optirag_core.data.ordering import Sequences, seeded_keys
 TRAIN_PER_TARGET = 5
 """A user gives one target for each 5 training interactions, and one where there are fewer.
 
-Lengths 3, 4 ... 14, 15 or more of tune and test prompts, total variation; BookCrossing (explicit, leave-last-out), and
-generated data (last_share). Giving the last 5 without regard to the length: 27.6 %, 37.2 %; one target for each 4:
-11.1 %, 31.8 %; each 5: 10.2 %, 27.6 %; each 6: 9.6 %, 23.8 %, a tenth fewer answers; one alone: 9.6 %, 19.1 %. Tune
-prompts of exactly 3 entries on BookCrossing: 46 % before, 14 % now, where test has 19 %.
+Chosen by the total variation between the history lengths (3, 4 ... 14, 15 or more) of tune and test requests, on
+BookCrossing (explicit, leave_last_out) and on generated data (last_share):
+
+    up to 5 of any user        27.6 %, 37.2 %   46 % of BookCrossing's tune prompts have exactly 3 entries
+    one for each 4             11.1 %, 31.8 %
+    one for each 5             10.2 %, 27.6 %   14 % have exactly 3 entries; 19 % of test prompts
+    one for each 6              9.6 %, 23.8 %   a tenth fewer targets
+    one per user                9.6 %, 19.1 %   a third of the targets
 """
 
 MAX_TARGETS_PER_USER = 8
-"""Spreads the targets over users. On BookCrossing 8 gives 22,151 targets, 30 % of them to the tenth of the users who
-have most; 5 gives 18,779 and 22 %, 16 gives 26,289 and 41 %. The lengths of prompts stay the same."""
+"""Spreads the targets over users. On BookCrossing 8 gives 22,151 targets, 30 % of them from the tenth of users with the
+most; 5 gives 18,779 and 22 %, 16 gives 26,289 and 41 %. The shares of history lengths are the same for all three."""
 
 
 def tune_targets(
     in_train: np.ndarray, sequences: Sequences, settings: DatasetSettings, seed: int
 ) -> tuple[np.ndarray, int]:
-    """Choose whole users' targets by the seed until `tune_share` of the eligible training interactions is reached.
+    """Draw users by the seed until `tune_share` of the eligible training interactions are targets.
 
     Args:
-        in_train: [N] bool; a user's training interactions are the first of the user.
+        in_train: [N] bool; each user's training interactions come before all others.
 
     Returns:
-        Rows of the targets, and how many `tune_share` asks for: more than there are rows where the limits per user
-        leave too few.
+        Indices of the targets into [N], and the number that `tune_share` asks for: larger where the limits per user
+        put it out of reach.
     """
     eligible = in_train & (sequences.num_past >= settings.min_history)
     num_train = np.bincount(sequences.user, weights=in_train).astype(np.int64)  # [U]
