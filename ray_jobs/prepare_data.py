@@ -5,6 +5,7 @@ python -m ray_jobs.prepare_data --config ray_jobs/configs/bookcrossing-mini.yaml
 """
 
 import logging
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from optirag_core.config import Settings
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.loading import load_raw
 from optirag_core.data.raw_dataset import RawDataset
-from optirag_core.data.splits import split_counts, split_interactions, with_mean_stars, with_split_method
+from optirag_core.data.splits import history_lengths, split_interactions, with_mean_stars, with_split_method
 from optirag_core.data.synthetic import write_synthetic
 from optirag_core.errors import DataError
 from optirag_core.manifest import file_sha256
@@ -57,21 +58,22 @@ def _fingerprint(folder: Path) -> dict[str, str]:
 
 
 def _split(raw: RawDataset, settings: Settings) -> Dataset:
-    interactions = split_interactions(raw.ratings, settings.dataset, settings.seed)
+    interactions, counts = split_interactions(raw.ratings, settings.dataset, settings.seed)
     labels = interactions["label"].to_numpy()
     timed = interactions["event_time"].null_count == 0
-    splits = split_counts(interactions)
+    splits = asdict(counts)
     info = {
         "source": settings.dataset.source,
         "split_method": with_split_method(settings.dataset, raw.ratings).split.method,
         "timed": timed,
-        "warnings": list(raw.warnings),
+        "warnings": [*raw.warnings, *counts.warnings],
         "counts": {
             **raw.counts,
             "interactions": len(interactions),
             **splits,
             "positive_share": round(float(np.mean(labels)), 4),
         },
+        "history_lengths": history_lengths(interactions),
     }
     log.info(
         "%s: %d users, %d items, %d interactions (%s), %.1f %% liked",

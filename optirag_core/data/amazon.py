@@ -35,7 +35,7 @@ def load_amazon(folder: Path, settings: DatasetSettings) -> RawDataset:
 
     Raises:
         DataError: no reviews, several categories and no `dataset.category`, or a damaged file.
-        MalformedLines: too many lines of a file are malformed; the 2014 edition's Python-like lines are.
+        MalformedLines: too many lines of a file are malformed, as are those of the 2014 edition, which are not JSON.
     """
     require_folder(folder)
     stem = _reviews_stem(folder, settings.category)

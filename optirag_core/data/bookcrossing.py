@@ -1,7 +1,7 @@
 """BookCrossing (Ziegler et al., 2004): `BX-Users`, `BX-Books` and `BX-Book-Ratings`, Latin-1, `;`, quoted.
 
-Ratings are 0 to 10, where 0 stands for implicit feedback; there are no times. Of a location only the country is kept:
-it is all that a prompt shows.
+Ratings are 0 to 10, where 0 stands for implicit feedback; there are no times. Only the country of a
+location is kept: a prompt shows nothing else of it.
 """
 
 import re
@@ -92,7 +92,7 @@ class _Loader:
             if isbn is None:
                 continue
             if not user or rating is None:
-                reason = f"rating {raw_rating!r} is no whole number from 0 to 10" if user else "the user id is empty"
+                reason = f"rating {raw_rating!r} is not a whole number from 0 to 10" if user else "the user id is empty"
                 malformed.add(row.line_number, reason)
                 continue
             ratings.append((user, isbn, rating))
@@ -101,7 +101,7 @@ class _Loader:
         return ratings
 
     def _read_books(self, file: RawFile) -> dict[str, tuple]:
-        """Returns: ISBN -> (title, author, year, publisher); the first line of a repeated ISBN counts."""
+        """ISBN -> (title, author, year, publisher); the first line of a repeated ISBN counts."""
         books: dict[str, tuple] = {}
         malformed, spreadsheet = self._counter(file), SpreadsheetCheck(file.name)
         max_year = date.today().year + 1
@@ -116,7 +116,7 @@ class _Loader:
         return books
 
     def _read_users(self, file: RawFile) -> dict[str, tuple]:
-        """Returns: user -> (location, age)."""
+        """User -> (location, age); the first line of a repeated user counts."""
         users: dict[str, tuple] = {}
         countries: dict[str, str | None] = {}
         malformed = self._counter(file)

@@ -26,7 +26,7 @@ class Records(Generic[T]):
 
 
 def read_records(file: RawFile, max_malformed_share: float, parse: Callable[[Mapping[str, Any]], T]) -> Records[T]:
-    """Parse every line of a file; lines that are no JSON object or that `parse` refuses are malformed.
+    """Parse every line of a file; those that are not JSON objects or that `parse` refuses are malformed.
 
     `parse` refuses a record by raising `BadField`. Blank lines are skipped.
 
@@ -85,7 +85,7 @@ def date_time(record: Mapping[str, Any], name: str) -> datetime:
 
 
 def text_of(record: Mapping[str, Any], name: str) -> str:
-    """The string of an optional field, empty when it is absent or no string."""
+    """The string of an optional field, empty where it is absent or something else."""
     value = record.get(name)
     return value if isinstance(value, str) else ""
 

@@ -19,8 +19,8 @@ class Sequences:
 
     Attributes:
         user_ids: [U], sorted.
-        user: [N], row of `user_ids`, ascending.
-        row: [N], row of the ratings' table.
+        user: [N], index into `user_ids`, ascending.
+        row: [N], index into the ratings' rows.
         time: [N] microseconds since 1970, or None.
         position: [N], from 0 within each user.
         length: [N], number of interactions of the row's user.
@@ -57,8 +57,18 @@ def ordered_sequences(ratings: pa.Table, seed: int) -> Sequences:
     length = np.diff(np.append(starts, len(user)))
     position = np.arange(len(user)) - np.repeat(starts, length)
     time = None if time is None else time[row]
-    num_past = position if time is None else _num_earlier(user, time, position)
+    num_past = position if time is None else num_earlier(user, time, position)
     return Sequences(user_ids, user, row, time, position, np.repeat(length, length), num_past)
+
+
+def num_earlier(user: np.ndarray, time: np.ndarray, position: np.ndarray) -> np.ndarray:
+    """[N], the number of the user's strictly earlier interactions: the position of the first one at the same time.
+
+    Args:
+        user, time, position: [N] each, users together and each in order.
+    """
+    new_moment = (np.diff(user, prepend=-1) != 0) | (np.diff(time, prepend=time[:1] - 1) != 0)
+    return position[np.maximum.accumulate(np.where(new_moment, np.arange(len(user)), 0))]
 
 
 def seeded_keys(ids: pa.Array, salt: str) -> np.ndarray:
@@ -95,9 +105,3 @@ def _pair_keys(user_ids: pa.Array, user: np.ndarray, item_ids: pa.Array, item: n
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
     return mixed ^ (mixed >> np.uint64(31))
-
-
-def _num_earlier(user: np.ndarray, time: np.ndarray, position: np.ndarray) -> np.ndarray:
-    """[N], the position of the first interaction at the same time of the same user."""
-    new_moment = (np.diff(user, prepend=-1) != 0) | (np.diff(time, prepend=time[:1] - 1) != 0)
-    return position[np.maximum.accumulate(np.where(new_moment, np.arange(len(user)), 0))]

@@ -38,7 +38,7 @@ def read_rows(
 ) -> Iterator[Row]:
     """Yield the rows of a Latin-1 file with their fields in the order of `columns`, without the header line.
 
-    With `header` none a file may lack the header line; its first columns then are `columns`.
+    With `header` "none" a file may lack the header line; its first columns are then `columns`.
 
     Raises:
         DataError: the header line is missing and `header` is auto; the first line has too few fields.
@@ -56,7 +56,7 @@ def read_rows(
 
 
 def _named_order(row: Row, columns: Sequence[str]) -> list[int] | None:
-    """Where the header line names each column; None when this row is no header line."""
+    """Where the header line names each column; None when this row is not the header line."""
     names = [name.removeprefix(BYTE_ORDER_MARK).strip('" ').casefold() for name in row.fields]
     wanted = [column.casefold() for column in columns]
     return [names.index(name) for name in wanted] if set(wanted) <= set(names) else None

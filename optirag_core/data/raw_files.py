@@ -28,7 +28,7 @@ class RawFile:
 
 
 def require_folder(folder: Path) -> None:
-    """Raises: DataError: `folder` is no folder."""
+    """Raise `DataError` where there is no such folder."""
     if not folder.is_dir():
         raise DataError(f"no folder at {folder}: give --data DIR with the publisher's raw files")
 

@@ -5,6 +5,7 @@ Column names are written here and nowhere else; `users` and `items` may carry an
 
 import pyarrow as pa
 
+from optirag_core.data.ids import ID_COLUMNS
 from optirag_core.errors import DataError
 
 TIMESTAMP = pa.timestamp("us", tz="UTC")
@@ -28,7 +29,7 @@ INTERACTIONS = pa.schema(
 """Labelled, ordered, deduplicated interactions, sorted by (user_id, position)."""
 
 SPLITS = ("train", "tune", "validation", "test")
-"""train builds the graph, the index and the floors; tune holds the LLM's targets and is outside of the graph."""
+"""train builds the graph, the index and the floors; tune holds the LLM's targets and stays out of the graph."""
 
 USERS = pa.schema([("user_id", pa.string())])
 ITEMS = pa.schema([("item_id", pa.string()), ("title", pa.string())])
@@ -78,17 +79,20 @@ def require_columns(table: pa.Table, schema: pa.Schema, name: str) -> pa.Table:
     """Cast the schema's columns of `table`, keep further columns behind them.
 
     Raises:
-        DataError: a column is missing or cannot be cast, naming it.
+        DataError: a column is missing or cannot be cast, or ids are neither text nor whole numbers; it is named.
     """
     missing = [field.name for field in schema if field.name not in table.column_names]
     if missing:
         raise DataError(f"{name}: column {missing[0]!r} is missing; it has {', '.join(table.column_names) or 'none'}")
     columns = {}
     for field in schema:
+        came = table.schema.field(field.name).type
+        fits, expected = ID_COLUMNS.get(field.name, (None, None))
+        if fits and not fits(came):
+            raise DataError(f"{name}: column {field.name!r} is {came}, expected {expected}")
         try:
             columns[field.name] = table[field.name].cast(field.type)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            came = table.schema.field(field.name).type
             raise DataError(f"{name}: column {field.name!r} is {came}, expected {field.type}") from None
     extra = {name: table[name] for name in table.column_names if name not in columns}
     return pa.table({**columns, **extra})

@@ -1,26 +1,51 @@
-"""Raw ratings -> labelled interactions in order, each in one split; and the requests that a split asks.
+"""Raw ratings -> labelled interactions in order, each in one split; and the requests of a split.
 
 An interaction is *eligible* as a sample when its user has at least `min_history` past interactions: strictly earlier
 where times exist (interactions at one timestamp are not each other's past), else at lower positions. Past interactions
 only grow along a user's order, so the eligible ones are a suffix of it.
 
-Shapes: N interactions, U users.
+Shapes: N interactions.
 """
 
-import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from optirag_core.config import DatasetSettings, SplitSettings
-from optirag_core.data.ordering import Sequences, ordered_sequences, seeded_keys
+from optirag_core.data.ordering import Sequences, num_earlier, ordered_sequences
 from optirag_core.data.schema import INTERACTIONS, REQUESTS, SPLITS
+from optirag_core.data.tune_targets import MAX_TARGETS_PER_USER, TRAIN_PER_TARGET, tune_targets
 from optirag_core.errors import ConfigError, DataError
 
 TRAIN, TUNE, VALIDATION, TEST, REMOVED = 0, 1, 2, 3, 4  # the first four in the order of SPLITS
-MAX_TUNE_PER_USER = 5  # spreads the targets of the LLM over users, and leaves each of them most of their graph edges
-_COUNTS_KEY = b"optirag.split_counts"
+
+
+@dataclass(frozen=True)
+class SplitCounts:
+    """What became of the ratings: dropped, removed, or in one of the splits; these add up to all ratings."""
+
+    implicit_dropped: int
+    duplicates_dropped: int
+    after_cut_removed: int
+    train: int
+    tune: int
+    validation: int
+    test: int
+    tune_wanted: int  # the targets that dataset.split.tune_share asks for
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A sentence for the user where tune falls short, else nothing."""
+        if self.tune >= self.tune_wanted:
+            return ()
+        return (
+            f"tune has {self.tune:,} of the {self.tune_wanted:,} targets that dataset.split.tune_share asks for: "
+            f"a user gives one for each {TRAIN_PER_TARGET} training interactions, at least 1 and at most "
+            f"{MAX_TARGETS_PER_USER}",
+        )
 
 
 def with_split_method(settings: DatasetSettings, ratings: pa.Table) -> DatasetSettings:
@@ -31,7 +56,7 @@ def with_split_method(settings: DatasetSettings, ratings: pa.Table) -> DatasetSe
     return settings.model_copy(update={"split": settings.split.model_copy(update={"method": method})})
 
 
-def split_interactions(ratings: pa.Table, settings: DatasetSettings, seed: int) -> pa.Table:
+def split_interactions(ratings: pa.Table, settings: DatasetSettings, seed: int) -> tuple[pa.Table, SplitCounts]:
     """Order, deduplicate, label and split ratings.
 
     Within each user the order is train < tune < validation < test. With `time_cut`, interactions after a cut of users
@@ -43,7 +68,7 @@ def split_interactions(ratings: pa.Table, settings: DatasetSettings, seed: int) 
         seed: of the order where no times exist, and of the choice of tune users.
 
     Returns:
-        `schema.INTERACTIONS`, sorted by (user_id, position); `split_counts` reads its counts.
+        `schema.INTERACTIONS`, sorted by (user_id, position), and the counts of what was dropped and of each split.
 
     Raises:
         ConfigError: `time_cut` without times, or shares that leave nothing to train on.
@@ -56,26 +81,32 @@ def split_interactions(ratings: pa.Table, settings: DatasetSettings, seed: int) 
         raise DataError(f"none of {ratings.num_rows:,} ratings is left to split: check dataset.explicit_only")
     sequences = ordered_sequences(explicit, seed)
     codes = _assign(sequences, settings)
-    codes = _mark_tune(codes, sequences, settings, seed)
-    counts = {
-        "implicit_dropped": ratings.num_rows - explicit.num_rows,
-        "duplicates_dropped": explicit.num_rows - len(sequences.row),
-        "after_cut_removed": int((codes == REMOVED).sum()),
+    targets, num_wanted = tune_targets(codes == TRAIN, sequences, settings, seed)
+    codes[targets] = TUNE
+    counts = SplitCounts(
+        implicit_dropped=ratings.num_rows - explicit.num_rows,
+        duplicates_dropped=explicit.num_rows - len(sequences.row),
+        after_cut_removed=int((codes == REMOVED).sum()),
         **{name: int((codes == code).sum()) for code, name in enumerate(SPLITS)},
-    }
-    return _interactions(explicit, sequences, codes, settings.like_threshold, counts)
+        tune_wanted=num_wanted,
+    )
+    return _interactions(explicit, sequences, codes, settings.like_threshold), counts
 
 
-def split_counts(interactions: pa.Table) -> dict[str, int]:
-    """What `split_interactions` dropped, and the size of each split; kept in the table's metadata.
+def history_lengths(interactions: pa.Table) -> Mapping[str, Mapping[str, int]]:
+    """The number of requests by the number of earlier interactions: {"tune": {"3": 120, "4": 80, ...}, ...}.
 
-    Raises:
-        DataError: the table was not made by `split_interactions`.
+    Earlier is what a prompt may show: the user's interactions strictly before the request where times exist, else those
+    at lower positions. A prompt shows the last `prompt.max_history` of them. Keys are text, as in JSON, and increase.
+
+    Args:
+        interactions: `schema.INTERACTIONS`, sorted by (user_id, position).
     """
-    metadata = interactions.schema.metadata or {}
-    if _COUNTS_KEY not in metadata:
-        raise DataError("interactions carry no split counts: make them with split_interactions")
-    return json.loads(metadata[_COUNTS_KEY])
+    user = _user_codes(interactions)
+    num_past = interactions["position"].to_numpy()
+    if interactions["event_time"].null_count == 0:
+        num_past = num_earlier(user, interactions["event_time"].cast(pa.int64()).to_numpy(), num_past)
+    return {split: _first_counted(user, num_past, interactions["split"], split) for split in SPLITS[1:]}
 
 
 def requests_for(interactions: pa.Table, split: str) -> pa.Table:
@@ -84,9 +115,8 @@ def requests_for(interactions: pa.Table, split: str) -> pa.Table:
     `as_of` and `as_of_position` are the earliest of the user's candidates, so that no candidate is in another's past.
     """
     rows = interactions.filter(pc.equal(interactions["split"], split)).combine_chunks()
-    users = rows["user_id"].combine_chunks().dictionary_encode().indices.to_numpy()
-    starts = np.flatnonzero(np.diff(users, prepend=-1))
-    offsets = pa.array(np.append(starts, len(users)).astype(np.int32))
+    starts = np.flatnonzero(np.diff(_user_codes(rows), prepend=-1))
+    offsets = pa.array(np.append(starts, len(rows)).astype(np.int32))
     first = rows.take(starts)  # times do not decrease along positions: the first is the earliest
     items, labels = (pa.ListArray.from_arrays(offsets, rows[name].combine_chunks()) for name in ("item_id", "label"))
     columns = [first["user_id"], items, first["event_time"], first["position"], labels]
@@ -158,23 +188,20 @@ def _cut(time: np.ndarray, share: float) -> float:
     return np.sort(time)[len(time) - num_after] if num_after else np.inf
 
 
-def _mark_tune(codes: np.ndarray, sequences: Sequences, settings: DatasetSettings, seed: int) -> np.ndarray:
-    """Turn the last eligible train interactions of seeded users into tune, until `tune_share` is reached."""
-    candidate = (codes == TRAIN) & (sequences.num_past >= settings.min_history)
-    train_end = np.bincount(sequences.user, weights=codes == TRAIN)[sequences.user]  # train rows are a user's first
-    candidate_rows = np.flatnonzero(candidate & (sequences.position >= train_end - MAX_TUNE_PER_USER))
-    keys = seeded_keys(sequences.user_ids, f"{seed}:tune")[sequences.user[candidate_rows]]
-    # users by key; within one user the last interaction first, so that the last user's share is a suffix, too
-    chosen = np.lexsort((-sequences.position[candidate_rows], keys))
-    target = round(settings.split.tune_share * int(candidate.sum()))
-    marked = codes.copy()
-    marked[candidate_rows[chosen[:target]]] = TUNE
-    return marked
+def _user_codes(interactions: pa.Table) -> np.ndarray:
+    """[N], one number per user, ascending where the table is sorted by user."""
+    return interactions["user_id"].combine_chunks().dictionary_encode().indices.to_numpy()
 
 
-def _interactions(
-    ratings: pa.Table, sequences: Sequences, codes: np.ndarray, like_threshold: float, counts: dict[str, int]
-) -> pa.Table:
+def _first_counted(user: np.ndarray, num_past: np.ndarray, splits: pa.ChunkedArray, split: str) -> Mapping[str, int]:
+    """The number of users by `num_past` of their first interaction in `split`: the moment of their request."""
+    rows = np.flatnonzero(pc.equal(splits, split).to_numpy())
+    first = rows[np.flatnonzero(np.diff(user[rows], prepend=-1))]
+    lengths, counts = np.unique(num_past[first], return_counts=True)
+    return {str(length): int(count) for length, count in zip(lengths, counts, strict=True)}
+
+
+def _interactions(ratings: pa.Table, sequences: Sequences, codes: np.ndarray, like_threshold: float) -> pa.Table:
     kept = np.flatnonzero(codes != REMOVED)
     rows = ratings.take(sequences.row[kept])
     columns = {
@@ -186,5 +213,4 @@ def _interactions(
         "position": sequences.position[kept].astype(np.int32),
         "split": pa.array(SPLITS).take(pa.array(codes[kept])),
     }
-    metadata = {_COUNTS_KEY: json.dumps(counts).encode()}
-    return pa.table(columns, schema=INTERACTIONS.with_metadata(metadata))
+    return pa.table(columns, schema=INTERACTIONS)

@@ -9,7 +9,7 @@
     noise   ~ N(0, 1.0)
 
 A reader picks a book with a probability proportional to popularity[i] * exp(0.5 * taste[u, genre of i]), without
-repetition: who reads what tells about taste, too. Titles consist of their genre's own words.
+repetition: so who reads what tells about taste as well. Titles consist of their genre's own words.
 """
 
 from dataclasses import dataclass
@@ -76,7 +76,7 @@ class SyntheticWorld:
 
 
 def generate(settings: SyntheticSettings, seed: int) -> SyntheticWorld:
-    """Draw a world; the same settings and seed give the same world."""
+    """Draw a world; the same settings and seed give the same one."""
     rng = np.random.default_rng(seed)
     num_users, num_books, num_genres = settings.num_users, settings.num_books, len(GENRES)
     book_genre = rng.permutation(np.arange(num_books) % num_genres)
@@ -107,7 +107,8 @@ def generate(settings: SyntheticSettings, seed: int) -> SyntheticWorld:
 def write_synthetic(folder: Path, settings: SyntheticSettings, seed: int) -> SyntheticWorld:
     """Generate a world and write `BX-Users.csv`, `BX-Books.csv` and `BX-Book-Ratings.csv` into `folder`.
 
-    Returns: the world, for tests that compare a model with the truth.
+    Returns:
+        The world, for tests that compare a model with the truth.
     """
     world = generate(settings, seed)
     rng = np.random.default_rng([seed, 1])  # profiles and years do not disturb the ratings' random numbers

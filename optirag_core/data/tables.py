@@ -19,7 +19,7 @@ REQUIRED = pa.schema(field for field in RATINGS if field.name != "event_time")
 def load_tables(folder: Path, settings: DatasetSettings) -> RawDataset:
     """Read the tables; further columns of items and users are kept, for the prompt's template.
 
-    Ids may be integers. `event_time` may be absent, or null throughout; times without a zone are UTC.
+    Ids are text or whole numbers. `event_time` may be absent or null throughout; times without a zone are UTC.
 
     Raises:
         DataError: a table is missing or unreadable; a column is missing or of another type; ids, ratings or titles are

@@ -53,7 +53,7 @@ def _unmark(text: str) -> str:
 
 
 def _printable(character: str) -> str:
-    """Line breaks, controls and every kind of space become a space; invisible and unassigned characters go."""
+    """Line breaks, controls and every kind of space become a space; invisible and unassigned characters are removed."""
     category = unicodedata.category(character)
     if category in {"Cc", "Zl", "Zp", "Zs"}:
         return " "

@@ -1,4 +1,4 @@
-"""The few words of the synthetic data set, so that a language model of a few layers can learn all of them."""
+"""The words of the synthetic data set: few, so that a language model of a few layers can learn all of them."""
 
 GENRES = {  # adjectives, nouns: no word in two genres
     "crime": ("Silent Cold Bloody Hidden Guilty Secret", "Murder Detective Witness Corpse Alibi Killer"),

@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pyarrow import types
 
+from optirag_core.data.ids import ID_COLUMNS
 from optirag_core.data.schema import PAIRS, REQUESTS, TIMESTAMP
 from optirag_core.errors import DataError
 from optirag_core.runs.footer import check_footer, check_group, num_values
@@ -141,22 +142,6 @@ def _state(path: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _is_id(came: pa.DataType) -> bool:
-    """Text or whole numbers; a float would turn 7 into "7.0", which is another user."""
-    if types.is_dictionary(came):
-        return _is_id(came.value_type)
-    checks = (
-        types.is_string, types.is_large_string, types.is_string_view, types.is_binary, types.is_large_binary,
-        types.is_binary_view, types.is_integer, types.is_null,
-    )  # fmt: skip
-    return any(check(came) for check in checks)
-
-
-def _is_id_list(came: pa.DataType) -> bool:
-    lists = types.is_list(came) or types.is_large_list(came) or types.is_fixed_size_list(came)
-    return types.is_null(came) or (lists and _is_id(came.value_type))
-
-
 def _is_time(came: pa.DataType) -> bool:
     """A number or a text could mean several things, and a wrong guess would show what came later."""
     return types.is_timestamp(came) or types.is_date(came) or types.is_null(came)
@@ -167,9 +152,7 @@ def _is_position(came: pa.DataType) -> bool:
 
 
 EXPECTED: Mapping[str, tuple[Callable[[pa.DataType], bool], str]] = {
-    "user_id": (_is_id, "strings or whole numbers"),
-    "item_id": (_is_id, "strings or whole numbers"),
-    "item_ids": (_is_id_list, "lists of strings or whole numbers"),
+    **ID_COLUMNS,
     "as_of": (_is_time, "a timestamp or a date"),
     "as_of_position": (_is_position, "whole numbers"),
 }

@@ -5,7 +5,7 @@ import pytest
 from optirag_core.config import DatasetSettings, SyntheticSettings
 from optirag_core.data.loading import load_raw
 from optirag_core.data.schema import ITEMS, RATINGS, USERS, require_columns
-from optirag_core.data.splits import requests_for, split_counts, split_interactions
+from optirag_core.data.splits import requests_for, split_interactions
 from optirag_core.data.synthetic import write_synthetic
 from optirag_core.errors import DataError
 
@@ -29,9 +29,8 @@ def test_synthetic_reads_as_bookcrossing(tmp_path):
     settings = DatasetSettings(source="synthetic", like_threshold=5)
     data = load_raw(settings, folder=tmp_path)
     check_contract(data)
-    interactions = split_interactions(data.ratings, settings, seed=0)
-    counts = split_counts(interactions)
-    assert min(counts["train"], counts["tune"], counts["validation"], counts["test"]) > 0
+    interactions, counts = split_interactions(data.ratings, settings, seed=0)
+    assert min(counts.train, counts.tune, counts.validation, counts.test) > 0
     assert requests_for(interactions, "test").num_rows <= 50
 
 

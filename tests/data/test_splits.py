@@ -1,5 +1,7 @@
 """Hand-computed splits, properties over random data, and planted leaks: each must be caught."""
 
+from collections import Counter
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
@@ -11,10 +13,9 @@ from hypothesis import strategies as st
 from optirag_core.config import DatasetSettings
 from optirag_core.data.schema import INTERACTIONS, RATINGS, REQUESTS, SPLITS
 from optirag_core.data.splits import (
-    MAX_TUNE_PER_USER,
+    history_lengths,
     mean_stars,
     requests_for,
-    split_counts,
     split_interactions,
     with_mean_stars,
     with_split_method,
@@ -81,7 +82,8 @@ def check_rules(interactions, settings):
         assert times[0] is None or times == sorted(times)
         order = [SPLITS.index(row["split"]) for row in rows]
         assert order == sorted(order)  # train < tune < validation < test
-        assert order.count(SPLITS.index("tune")) <= MAX_TUNE_PER_USER
+        num_tune, num_train = order.count(SPLITS.index("tune")), order.count(SPLITS.index("train"))
+        assert num_tune <= min(8, max(1, (num_train + num_tune) // 5))
         for row in rows:
             assert row["label"] == (row["rating"] > settings.like_threshold)
             past = [other for other in rows if is_past(other, row)]
@@ -97,9 +99,11 @@ def is_past(other, row):
 @hypothesis_settings(deadline=None)
 @given(ratings_tables(times=True), settings_strategy, st.integers(0, 3))
 def test_rules_hold_with_times(ratings, settings, seed):
-    interactions = split_interactions(ratings, settings, seed)
+    interactions, counts = split_interactions(ratings, settings, seed)
     check_rules(interactions, settings)
-    assert interactions.equals(split_interactions(ratings, settings, seed))
+    again, same_counts = split_interactions(ratings, settings, seed)
+    assert interactions.equals(again)
+    assert counts == same_counts
 
 
 @hypothesis_settings(deadline=None)
@@ -109,7 +113,7 @@ def test_rules_hold_without_times(ratings, settings, seed):
         with pytest.raises(ConfigError, match="time_cut needs times"):
             split_interactions(ratings, settings, seed)
         return
-    interactions = split_interactions(ratings, settings, seed)
+    interactions, _ = split_interactions(ratings, settings, seed)
     check_rules(interactions, settings)
     pairs = set(zip(ratings["user_id"].to_pylist(), ratings["item_id"].to_pylist(), strict=True))
     assert interactions.num_rows == len(pairs)
@@ -117,7 +121,7 @@ def test_rules_hold_without_times(ratings, settings, seed):
 
 def test_leave_last_out_by_hand():
     ratings = ratings_table(daily("a", 6) + daily("b", 4) + daily("c", 3))
-    interactions = split_interactions(ratings, split_settings("leave_last_out", tune_share=0.0), seed=0)
+    interactions, _ = split_interactions(ratings, split_settings("leave_last_out", tune_share=0.0), seed=0)
     assert items_in(interactions, "train", "a") == ["i0", "i1", "i2", "i3"]
     assert items_in(interactions, "validation", "a") == ["i4"]
     assert items_in(interactions, "test", "a") == ["i5"]
@@ -128,7 +132,7 @@ def test_leave_last_out_by_hand():
 
 def test_last_share_by_hand():
     ratings = ratings_table(daily("a", 20) + daily("b", 5) + daily("c", 4))
-    interactions = split_interactions(ratings, split_settings(tune_share=0.0, test_share=0.15), seed=0)
+    interactions, _ = split_interactions(ratings, split_settings(tune_share=0.0, test_share=0.15), seed=0)
     assert items_in(interactions, "test", "a") == ["i17", "i18", "i19"]
     assert items_in(interactions, "validation", "a") == ["i15", "i16"]
     assert items_in(interactions, "test", "b") == ["i4"]  # at least one
@@ -139,52 +143,65 @@ def test_last_share_by_hand():
 def test_time_cut_by_hand():
     """20 interactions: the last 2 days are test, the 2 before validation; b has no history before the cut."""
     ratings = ratings_table(daily("a", 16) + daily("b", 4, first=16))
-    interactions = split_interactions(ratings, split_settings("time_cut", tune_share=0.0), seed=0)
+    interactions, counts = split_interactions(ratings, split_settings("time_cut", tune_share=0.0), seed=0)
     assert len(items_in(interactions, "train", "a")) == 16
     assert interactions.num_rows == 16
-    assert split_counts(interactions)["after_cut_removed"] == 4
+    assert counts.after_cut_removed == 4
     ratings = ratings_table(daily("a", 20))
-    interactions = split_interactions(ratings, split_settings("time_cut", tune_share=0.0), seed=0)
+    interactions, _ = split_interactions(ratings, split_settings("time_cut", tune_share=0.0), seed=0)
     assert items_in(interactions, "validation", "a") == ["i16", "i17"]
     assert items_in(interactions, "test", "a") == ["i18", "i19"]
 
 
 def test_labels_and_explicit_only():
     rows = [("a", f"i{rating}", float(rating), day(rating)) for rating in range(10)]
-    implicit = split_interactions(ratings_table(rows), split_settings(like_threshold=5), seed=0)
+    implicit, _ = split_interactions(ratings_table(rows), split_settings(like_threshold=5), seed=0)
     assert implicit["label"].to_pylist() == [0] * 6 + [1] * 4
-    explicit = split_interactions(ratings_table(rows), split_settings(like_threshold=7, explicit_only=True), seed=0)
+    explicit, counts = split_interactions(
+        ratings_table(rows), split_settings(like_threshold=7, explicit_only=True), seed=0
+    )
     assert explicit["rating"].to_pylist() == list(range(1, 10))
     assert sum(explicit["label"].to_pylist()) == 2
-    assert split_counts(explicit)["implicit_dropped"] == 1
+    assert counts.implicit_dropped == 1
 
 
 def test_counts_add_up():
     ratings = ratings_table([*daily("a", 20), *daily("a", 3), *daily("b", 2, first=18)])
-    counts = split_counts(split_interactions(ratings, split_settings("time_cut"), seed=0))
-    assert sum(counts.values()) == ratings.num_rows
-    assert counts["duplicates_dropped"] == 3
-    with pytest.raises(DataError, match="carry no split counts"):
-        split_counts(ratings)
+    interactions, counts = split_interactions(ratings, split_settings("time_cut"), seed=0)
+    sizes = Counter(interactions["split"].to_pylist())
+    assert (counts.train, counts.tune, counts.validation, counts.test) == tuple(sizes[split] for split in SPLITS)
+    assert (counts.implicit_dropped, counts.duplicates_dropped, counts.after_cut_removed) == (0, 3, 2)
+    assert sum(asdict(counts).values()) - counts.tune_wanted == ratings.num_rows
+
+
+@pytest.mark.parametrize(("tune_share", "wanted", "warned"), [(0.2, 2, False), (0.25, 2, False), (1.0, 8, True)])
+def test_a_share_out_of_reach_is_reached_as_far_as_users_go_and_said(tune_share, wanted, warned):
+    """11 train rows, 8 of them eligible: the user gives 2 at most."""
+    settings = split_settings("leave_last_out", tune_share=tune_share)
+    interactions, counts = split_interactions(ratings_table(daily("a", 13)), settings, seed=0)
+    assert items_in(interactions, "tune", "a") == ["i9", "i10"]
+    assert (counts.tune, counts.tune_wanted) == (2, wanted)
+    assert bool(counts.warnings) == warned
+    assert all("tune has 2 of the 8 targets that dataset.split.tune_share asks for" in text for text in counts.warnings)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_tune_is_the_wanted_share_of_the_train_samples_from_the_ends(method):
     ratings = ratings_table([row for user in range(40) for row in daily(f"u{user:02}", 20)])
     settings = split_settings(method, tune_share=0.1)
-    interactions = split_interactions(ratings, settings, seed=0)
+    interactions, counts = split_interactions(ratings, settings, seed=0)
     rows = interactions.to_pylist()
     num_samples = sum(row["split"] in {"train", "tune"} and row["position"] >= settings.min_history for row in rows)
     tuned = {row["user_id"] for row in rows if row["split"] == "tune"}
-    assert split_counts(interactions)["tune"] == round(0.1 * num_samples)
+    assert counts.tune == counts.tune_wanted == round(0.1 * num_samples)
     assert 0 < len(tuned) < 40
-    others = split_interactions(ratings, settings, seed=1).to_pylist()
-    assert tuned != {row["user_id"] for row in others if row["split"] == "tune"}
+    others, _ = split_interactions(ratings, settings, seed=1)
+    assert tuned != {row["user_id"] for row in others.to_pylist() if row["split"] == "tune"}
 
 
 def test_requests_by_hand():
     ratings = ratings_table(daily("a", 20, rating=1.0) + daily("b", 3) + daily("c", 5))
-    interactions = split_interactions(ratings, split_settings(tune_share=0.0), seed=0)
+    interactions, _ = split_interactions(ratings, split_settings(tune_share=0.0), seed=0)
     requests = requests_for(interactions, "test")
     assert requests.schema == REQUESTS.append(pa.field("labels", pa.list_(pa.int8())))
     assert requests.to_pylist() == [
@@ -193,8 +210,36 @@ def test_requests_by_hand():
     ]
     assert requests_for(interactions, "tune").num_rows == 0
     timeless = ratings_table([row[:3] for row in daily("a", 20)])
-    request = requests_for(split_interactions(timeless, split_settings(tune_share=0.0), seed=0), "test").to_pylist()[0]
+    interactions, _ = split_interactions(timeless, split_settings(tune_share=0.0), seed=0)
+    request = requests_for(interactions, "test").to_pylist()[0]
     assert (request["as_of"], request["as_of_position"], len(request["item_ids"])) == (None, 18, 2)
+
+
+def test_history_lengths_by_hand():
+    """a has 9 train, 3 validation and 2 test rows, b 3, 1 and 1, c 4, 1 and 1, of which the last 3 share their day."""
+    tied = [*daily("c", 3), *[("c", f"late{number}", 5.0, day(3)) for number in range(3)]]
+    ratings = ratings_table(daily("a", 14) + daily("b", 5) + tied)
+    settings = split_settings(tune_share=1.0, validation_share=0.2, test_share=0.15)
+    interactions, _ = split_interactions(ratings, settings, seed=0)
+    assert history_lengths(interactions) == {
+        "tune": {"3": 1, "8": 1},
+        "validation": {"3": 2, "9": 1},
+        "test": {"3": 1, "4": 1, "12": 1},
+    }
+    assert list(history_lengths(interactions)["test"]) == ["3", "4", "12"]  # as numbers, not as text
+
+
+@hypothesis_settings(deadline=None)
+@given(ratings_tables(times=True) | ratings_tables(times=False), st.sampled_from(TIMELESS_METHODS))
+def test_history_lengths_count_what_prompts_may_show(ratings, method):
+    interactions, _ = split_interactions(ratings, split_settings(method, tune_share=0.5, test_share=0.3), seed=0)
+    for split, lengths in history_lengths(interactions).items():
+        expected = Counter()
+        for request in requests_for(interactions, split).to_pylist():
+            cut = {"event_time": request["as_of"], "position": request["as_of_position"]}
+            rows = [row for row in interactions.to_pylist() if row["user_id"] == request["user_id"]]
+            expected[str(sum(is_past(row, cut) for row in rows))] += 1
+        assert lengths == expected
 
 
 @hypothesis_settings(deadline=None)
@@ -202,7 +247,7 @@ def test_requests_by_hand():
 def test_no_candidate_is_in_the_past_of_its_request(ratings, method):
     """What a prompt may show: before `as_of` where times exist, else before `as_of_position`."""
     settings = split_settings(method, min_history=2, test_share=0.3)
-    interactions = split_interactions(ratings, settings, seed=0)
+    interactions, _ = split_interactions(ratings, settings, seed=0)
     for split in ("tune", "validation", "test"):
         for request in requests_for(interactions, split).to_pylist():
             rows = [row for row in interactions.to_pylist() if row["user_id"] == request["user_id"]]
@@ -218,7 +263,7 @@ def test_no_candidate_is_in_the_past_of_its_request(ratings, method):
 def test_leak_a_repeated_pair_is_not_both_in_train_and_test():
     """The user rates i0 first and again last: as a test row it would be in its own prompt."""
     ratings = ratings_table([*daily("a", 10), ("a", "i0", 1.0, day(99))])
-    interactions = split_interactions(ratings, split_settings("leave_last_out"), seed=0)
+    interactions, _ = split_interactions(ratings, split_settings("leave_last_out"), seed=0)
     assert items_in(interactions, "test", "a") == ["i9"]
     assert interactions["item_id"].to_pylist().count("i0") == 1
 
@@ -228,7 +273,7 @@ def test_leak_rows_after_the_cut_never_enter_train():
     newcomers = [row for user in "bcd" for row in daily(user, 3, first=17)]
     ratings = ratings_table([*daily("a", 17), *newcomers, *daily("e", 2, first=15)])
     settings = split_settings("time_cut", test_share=0.2, validation_share=0.2)
-    interactions = split_interactions(ratings, settings, seed=0)
+    interactions, _ = split_interactions(ratings, settings, seed=0)
     rows = interactions.to_pylist()
     first_cut = min(row["event_time"] for row in rows if row["split"] in {"validation", "test"})
     assert all(row["event_time"] < first_cut for row in rows if row["split"] in {"train", "tune"})
@@ -238,7 +283,7 @@ def test_leak_rows_after_the_cut_never_enter_train():
 def test_leak_the_cut_divides_no_timestamp():
     """All of day 15 lies on one side, though the share alone would cut within it."""
     ratings = ratings_table([*daily("a", 15), *[("a", f"tie{n}", 5.0, day(15)) for n in range(5)]])
-    interactions = split_interactions(ratings, split_settings("time_cut", validation_share=0.0), seed=0)
+    interactions, _ = split_interactions(ratings, split_settings("time_cut", validation_share=0.0), seed=0)
     assert {row["split"] for row in interactions.to_pylist() if row["event_time"] == day(15)} == {"test"}
 
 
@@ -246,10 +291,10 @@ def test_leak_ties_are_not_history():
     """Six reviews of one midnight: none is another's past, so none is a sample."""
     ties = [("a", f"i{number}", 5.0, DAY) for number in range(6)]
     for method in TIMELESS_METHODS:
-        interactions = split_interactions(ratings_table(ties), split_settings(method), seed=0)
+        interactions, _ = split_interactions(ratings_table(ties), split_settings(method), seed=0)
         assert set(interactions["split"].to_pylist()) == {"train"}
     with_history = [*ties[:3], *[("a", f"late{number}", 5.0, day(1)) for number in range(3)]]
-    interactions = split_interactions(ratings_table(with_history), split_settings("leave_last_out"), seed=0)
+    interactions, _ = split_interactions(ratings_table(with_history), split_settings("leave_last_out"), seed=0)
     request = requests_for(interactions, "test").to_pylist()[0]
     shown = [row["item_id"] for row in interactions.to_pylist() if row["event_time"] < request["as_of"]]
     assert shown == ["i0", "i1", "i2"]
@@ -258,7 +303,8 @@ def test_leak_ties_are_not_history():
 @pytest.mark.parametrize("method", METHODS)
 def test_leak_tune_targets_are_no_train_rows(method):
     ratings = ratings_table([row for user in range(20) for row in daily(f"u{user}", 20)])
-    rows = split_interactions(ratings, split_settings(method, tune_share=0.5), seed=0).to_pylist()
+    interactions, _ = split_interactions(ratings, split_settings(method, tune_share=0.5), seed=0)
+    rows = interactions.to_pylist()
     pairs = {split: {(row["user_id"], row["item_id"]) for row in rows if row["split"] == split} for split in SPLITS}
     assert pairs["tune"]
     assert sum(map(len, pairs.values())) == len(set().union(*pairs.values()))
@@ -269,7 +315,7 @@ def test_leak_tune_targets_are_no_train_rows(method):
 )
 def test_leak_held_out_ratings_change_nothing_that_training_sees(method, times):
     rows = [row if times else row[:3] for user in range(20) for row in daily(f"u{user}", 5 + user)]
-    original = split_interactions(ratings_table(rows), split_settings(method), seed=0)
+    original, _ = split_interactions(ratings_table(rows), split_settings(method), seed=0)
     held_out = {
         (row["user_id"], row["item_id"])
         for row in original.to_pylist()
@@ -277,7 +323,7 @@ def test_leak_held_out_ratings_change_nothing_that_training_sees(method, times):
     }
     assert held_out
     planted = [(user, item, 1.0 if (user, item) in held_out else rating, *rest) for user, item, rating, *rest in rows]
-    changed = split_interactions(ratings_table(planted), split_settings(method), seed=0)
+    changed, _ = split_interactions(ratings_table(planted), split_settings(method), seed=0)
     unchanged = [name for name in INTERACTIONS.names if name not in {"rating", "label"}]
     assert changed.select(unchanged) == original.select(unchanged)
     assert not changed["label"].equals(original["label"])
@@ -292,7 +338,7 @@ def train_rows(interactions):
 def test_mean_stars_by_hand_from_train_rows_only():
     rows = [("a", f"i{number}", float(rating), day(number)) for number, rating in enumerate([1, 2, 3, 4, 5, 5])]
     settings = split_settings("leave_last_out", tune_share=1.0)
-    interactions = split_interactions(ratings_table(rows), settings, seed=0)
+    interactions, _ = split_interactions(ratings_table(rows), settings, seed=0)
     assert interactions["split"].to_pylist() == ["train"] * 3 + ["tune", "validation", "test"]
     assert mean_stars(interactions).to_pylist() == [{"user_id": "a", "mean_stars": 2.0}]
     users = pa.table({"user_id": ["b", "a"], "mean_stars": pa.array([4.9, 4.9], pa.float32()), "fans": [1, 2]})

@@ -326,7 +326,7 @@ def test_lengths_of_real_prompts(real_data, llama_tokenizer):
         source="bookcrossing", path="", explicit_only=True, like_threshold=7, split={"method": "leave_last_out"}
     )
     raw = load_raw(settings, folder=real_data("bookcrossing"))
-    table = split_interactions(raw.ratings, settings, seed=0)
+    table, _ = split_interactions(raw.ratings, settings, seed=0)
     train = Counter(table.filter(pc.equal(table["split"], "train"))["user_id"].to_pylist())
     similar = RandomUsers([user for user, count in train.items() if count >= 4])
     prompts = PromptSettings(template="books")

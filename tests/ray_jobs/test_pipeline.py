@@ -134,6 +134,8 @@ def test_own_tables_without_times_are_split_by_user(timed_tables, tmp_path):
 
     assert (info["split_method"], info["timed"]) == ("last_share", False)
     assert info["counts"]["test"] == 60  # a tenth of 12 ratings, for each of 60 users
+    assert info["counts"]["tune"] == info["counts"]["tune_wanted"] == 42  # a tenth of 60 * 7; 2 of each user
+    assert info["history_lengths"] == {"tune": {"8": 21}, "validation": {"10": 60}, "test": {"11": 60}}
 
 
 @pytest.fixture
