@@ -7,15 +7,15 @@ import json
 import logging
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from optirag_core.artifacts import Artifact, scratch_folder, version_of
 from optirag_core.config import Settings
 from optirag_core.data.dataset import Dataset
-from optirag_core.errors import DataError
+from optirag_core.evaluation.labels import LabelledScores
 from optirag_core.evaluation.report import ReportContext, console_table, write_report
-from optirag_core.evaluation.summary import summarize
+from optirag_core.evaluation.scored_run import ScoredRun, require_test_requests
+from optirag_core.evaluation.summary import Summary, summarize
 from optirag_core.runs.reader import read_artifact
 from ray_jobs.artifact_job import Inputs, finished, open_inputs
 from ray_jobs.command import run_job
@@ -37,12 +37,17 @@ SPLITS = {
 
 
 def evaluate(settings: Settings) -> Artifact:
-    """Compare the scores with the labels and with simple floors."""
+    """Compare the scores with the labels and with the floors.
+
+    Raises:
+        DataError: the run's requests are not the test split's own.
+    """
     inputs = open_inputs(settings, "dataset", "retriever", "llm", "exit_heads", "scores")
+    require_test_requests(inputs["scores"].manifest["config"])
     parents = {kind: inputs.digests[kind] for kind in ("dataset", "scores")}
     config = {"seed": settings.seed}
     artifact = finished(inputs.workspace, "reports", config, parents) or _report(settings, inputs, config, parents)
-    summary = json.loads((artifact.path / SUMMARY_FILE).read_text(encoding="utf-8"))
+    summary = Summary.from_json((artifact.path / SUMMARY_FILE).read_bytes())
     log.info("\n%s\n", console_table(summary))
     log.info("scores   %s", f"{inputs.workspace.uri}/scores/{inputs['scores'].version}")
     log.info("report   %s", f"{inputs.workspace.uri}/reports/{artifact.version}/{REPORT_FILE}")
@@ -51,38 +56,20 @@ def evaluate(settings: Settings) -> Artifact:
 
 def _report(settings: Settings, inputs: Inputs, config: dict[str, Any], parents: dict[str, str]) -> Artifact:
     dataset = Dataset.load(inputs["dataset"].path)
-    scored = _labelled(
-        read_artifact(inputs["scores"]),
-        dataset.interactions,
-    )
+    labelled = LabelledScores.of(read_artifact(inputs["scores"]), dataset.interactions)
     known = dataset.interactions.filter(pc.not_equal(dataset.interactions["split"], "test"))
     model = json.loads((inputs["llm"].path / "config.json").read_text(encoding="utf-8"))
     summary = summarize(
-        scored, known,
-        exit_layers=settings.exits.layers, num_layers=model["num_hidden_layers"],
-        seconds=inputs["scores"].metrics["scorer_seconds"], seed=settings.seed,
+        labelled, known, ScoredRun.of(inputs["scores"].metrics),
+        exit_layers=settings.exits.layers, num_layers=model["num_hidden_layers"], seed=settings.seed,
     )  # fmt: skip
     with scratch_folder() as files:
-        (files / SUMMARY_FILE).write_text(json.dumps(summary, indent=2), encoding="utf-8")
+        (files / SUMMARY_FILE).write_bytes(summary.to_json())
         write_report(files / REPORT_FILE, summary, _context(settings, inputs, dataset, model))
-        metrics = {"auc": summary["model"]["auc"], "log_loss": summary["model"]["log_loss"]}
+        metrics = {"auc": summary.model.auc, "log_loss": summary.model.log_loss}
         return inputs.workspace.save(
             "reports", version_of(config, parents), files, config=config, parents=parents, metrics=metrics
         )
-
-
-def _labelled(scores: pa.Table, interactions: pa.Table) -> pa.Table:
-    labels = interactions.filter(pc.equal(interactions["split"], "test")).select(["user_id", "item_id", "label"])
-    scored = scores.join(labels, keys=["user_id", "item_id"], join_type="inner")
-    if not len(scored):
-        raise DataError(
-            f"none of {len(scores)} scored pairs has a label in the test split: evaluate needs its requests"
-        )
-    if len(scored) < len(scores):
-        log.warning(
-            "warning: %d of %d scored pairs have no label and are left out", len(scores) - len(scored), len(scores)
-        )
-    return scored
 
 
 def _context(settings: Settings, inputs: Inputs, dataset: Dataset, model: dict[str, Any]) -> ReportContext:
@@ -97,6 +84,7 @@ def _context(settings: Settings, inputs: Inputs, dataset: Dataset, model: dict[s
         split=SPLITS[dataset.info["split_method"]],
         shuffled_order=not dataset.info["timed"],
         warnings=dataset.info["warnings"],
+        history_lengths=dataset.info.get("history_lengths", {}),
         provenance={
             **{f"{kind} ({artifact.version})": artifact.digest for kind, artifact in inputs.artifacts.items()},
             "seed": settings.seed,

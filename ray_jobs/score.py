@@ -30,7 +30,7 @@ from optirag_core.data.dataset import Dataset
 from optirag_core.data.schema import REQUESTS, require_columns
 from optirag_core.data.splits import requests_for
 from optirag_core.errors import ArtifactMismatch, ConfigError, DataError
-from optirag_core.evaluation.run_report import PAGE, run_report
+from optirag_core.evaluation.run_page import PAGE, run_page
 from optirag_core.prompting.assembly import requests_from
 from optirag_core.prompting.template import PromptTemplate
 from optirag_core.retrieval.candidates import Candidates
@@ -75,7 +75,7 @@ def score(settings: Settings) -> dict[str, Any]:
             run, identity, plan, scratch / "shards", job.execute, parents=inputs.digests,
             lease_s=settings.scoring.lease_s, max_reject_share=settings.scoring.max_reject_share,
             keep_newer=settings.scoring.run is not None,
-            report=lambda totals: run_report(
+            report=lambda totals: run_page(
                 run.name, identity, totals, seconds=job.seconds, resumed=job.resumed
             ),
         )  # fmt: skip
