@@ -186,9 +186,9 @@ def _history_lengths(tune: Mapping[int, int], test: Mapping[int, int]) -> Plot:
     )
     return Plot(
         "History lengths",
-        "How much history users had when they were asked about, in the prompts that the LLM was tuned on and in those "
-        f"it is tested on; {MOST_SHOWN} is the most that is shown. Where the two differ, the LLM is tested on prompts "
-        "unlike those it learned from, and a low AUC may come from that.",
+        "Earlier interactions of the user, in the prompts that the LLM was tuned on and in those it is tested on; "
+        f"{MOST_SHOWN} is the most that is shown. Where the two differ, the LLM is tested on prompts unlike those it "
+        "learned from, which can cost AUC.",
         _svg(figure, "lengths", f"Earlier interactions: {MOST_SHOWN} or more in {spoken}."),
     )
 

@@ -42,7 +42,7 @@ def _numbers(run: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("pairs/s, whole job", f"{rate:,.1f}"),
         ("pairs/s in a scorer", f"{run['pairs_per_scorer_second']:,.1f}"),
         ("mean exit layer", f"{run['mean_exit_layer']:.2f}"),
-        ("rejected", f"{run['rejected'] / max(1, run['pairs']):.2%}"),
+        ("rejected", f"{100.0 * run['rejected'] / max(1, run['pairs']):.2f}\N{NO-BREAK SPACE}%"),
         ("shards", f"{run['shards']:,}"),
     ]
 

@@ -95,7 +95,7 @@ def test_holds_every_part(render, summary):
         "Where pairs stop",
         "ROC curve",
         "History lengths",
-        "20.0 240 in 12.0 s of a scorer",
+        "20.0 240 in 12.0 s of scoring",
         "24 pairs without similar users",
     ):
         assert part in page.text, part
@@ -186,7 +186,7 @@ def test_one_class_has_no_roc_and_no_verdict_on_floors(render, world):
 def test_says_what_the_run_left_out(render, summary):
     page = Page(render(replace(summary, run=replace(RUN, dropped_entries=1234))))
     for part in (
-        "Pairs rejected of 249 asked, unknown_item 7, prompt_too_long 2 9",
+        "Pairs rejected of 249 asked: unknown_item 7, prompt_too_long 2 9",
         "History entries the oldest ones of prompts that were too long 1,234",
         "where prompts were too long even so 4",
     ):

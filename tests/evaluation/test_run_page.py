@@ -20,7 +20,7 @@ def test_numbers_by_hand():
     assert run["mean_exit_layer"] == (3 * 12 + 5 * 4) / 16
     assert run["pairs_per_scorer_second"] == 2.0
     assert "2.0</dd>" in page  # 10 pairs of the last call in 5 s
-    assert "unknown_item" in page and "75.00%" in page
+    assert "unknown_item" in page and "75.00&nbsp;%" in page
     assert "<night>" not in page and "&lt;night&gt;" in page
 
 
