@@ -88,11 +88,16 @@ def _family(pid: int) -> list[psutil.Process]:
 
 def _figures(workspace: Workspace) -> dict[str, object]:
     summary = json.loads((workspace.open("reports").path / "summary.json").read_text(encoding="utf-8"))
-    kept = ("model", "floors", "beats_floor", "exits", "cold_start", "throughput")
-    figures = {name: summary[name] for name in kept}
+    figures = {name: summary[name] for name in ("exits", "cold_start", "run")}
+    figures["model"] = _without_curves(summary["model"])
+    figures["floors"] = {name: _without_curves(floor) for name, floor in summary["floors"].items()}
     for kind in (*TRAINED, "scores"):
         figures[kind] = dict(workspace.open(kind).metrics)
     return figures
+
+
+def _without_curves(quality: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in quality.items() if name not in ("calibration", "histogram", "roc")}
 
 
 if __name__ == "__main__":

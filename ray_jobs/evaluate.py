@@ -7,15 +7,15 @@ import json
 import logging
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.compute as pc
 
 from optirag_core.artifacts import Artifact, scratch_folder
 from optirag_core.config import Settings
 from optirag_core.data.dataset import Dataset
-from optirag_core.errors import DataError
+from optirag_core.evaluation.labels import LabelledScores
 from optirag_core.evaluation.report import ReportContext, console_table, write_report
-from optirag_core.evaluation.summary import summarize
+from optirag_core.evaluation.scored_run import ScoredRun, require_test_requests
+from optirag_core.evaluation.summary import Summary, summarize
 from optirag_core.inference.opening import TRAINED, Artifacts, open_artifacts
 from optirag_core.recipes import Recipe, reports_recipe
 from optirag_core.runs.reader import read_artifact
@@ -38,11 +38,16 @@ SPLITS = {
 
 
 def evaluate(settings: Settings) -> Artifact:
-    """Compare the scores with the labels and with simple floors."""
+    """Compare the scores with the labels and with the floors.
+
+    Raises:
+        DataError: the run's requests are not the test split's own.
+    """
     artifacts = open_artifacts(settings, *TRAINED, "scores")
+    require_test_requests(artifacts["scores"].manifest["config"])
     recipe = reports_recipe(settings, {kind: artifacts.digests[kind] for kind in ("dataset", "scores")})
     artifact = recipe.made(artifacts.workspace) or _report(settings, artifacts, recipe)
-    summary = json.loads((artifact.path / SUMMARY_FILE).read_text(encoding="utf-8"))
+    summary = Summary.from_json((artifact.path / SUMMARY_FILE).read_bytes())
     log.info("\n%s\n", console_table(summary))
     log.info("scores   %s", f"{artifacts.workspace.uri}/scores/{artifacts['scores'].version}")
     log.info("report   %s", f"{artifacts.workspace.uri}/reports/{artifact.version}/{REPORT_FILE}")
@@ -51,41 +56,22 @@ def evaluate(settings: Settings) -> Artifact:
 
 def _report(settings: Settings, artifacts: Artifacts, recipe: Recipe) -> Artifact:
     dataset = Dataset.load(artifacts["dataset"].path)
-    scored = _labelled(
-        read_artifact(artifacts["scores"]),
-        dataset.interactions,
-    )
+    labelled = LabelledScores.of(read_artifact(artifacts["scores"]), dataset.interactions)
     known = dataset.interactions.filter(pc.not_equal(dataset.interactions["split"], "test"))
     model = json.loads((artifacts["llm"].path / "config.json").read_text(encoding="utf-8"))
     summary = summarize(
-        scored, known,
-        exit_layers=settings.exit_heads.layers, num_layers=model["num_hidden_layers"],
-        seconds=artifacts["scores"].metrics["scorer_seconds"], seed=settings.seed,
+        labelled, known, ScoredRun.of(artifacts["scores"].metrics),
+        exit_layers=settings.exit_heads.layers, num_layers=model["num_hidden_layers"], seed=settings.seed,
     )  # fmt: skip
     with scratch_folder() as files:
-        (files / SUMMARY_FILE).write_text(json.dumps(summary, indent=2), encoding="utf-8")
+        (files / SUMMARY_FILE).write_bytes(summary.to_json())
         write_report(files / REPORT_FILE, summary, _context(settings, artifacts, dataset, model))
-        metrics = {"auc": summary["model"]["auc"], "log_loss": summary["model"]["log_loss"]}
-        return recipe.save(artifacts.workspace, files, metrics)
-
-
-def _labelled(scores: pa.Table, interactions: pa.Table) -> pa.Table:
-    labels = interactions.filter(pc.equal(interactions["split"], "test")).select(["user_id", "item_id", "label"])
-    scored = scores.join(labels, keys=["user_id", "item_id"], join_type="inner")
-    if not len(scored):
-        raise DataError(
-            f"none of {len(scores)} scored pairs has a label in the test split: evaluate needs its requests"
-        )
-    if len(scored) < len(scores):
-        log.warning(
-            "warning: %d of %d scored pairs have no label and are left out", len(scores) - len(scored), len(scores)
-        )
-    return scored
+        return recipe.save(artifacts.workspace, files, {"auc": summary.model.auc, "log_loss": summary.model.log_loss})
 
 
 def _context(settings: Settings, artifacts: Artifacts, dataset: Dataset, model: dict[str, Any]) -> ReportContext:
     trained = artifacts["llm"].metrics
-    scratch = settings.llm.init == "scratch"
+    scratch = artifacts["llm"].manifest["config"]["llm"]["init"] == "scratch"
     origin = "trained from scratch for this run" if scratch else f"tuned from {settings.llm.pretrained.path}"
     return ReportContext(
         dataset=NAMES[settings.dataset.source] + (f" {settings.dataset.category}" if settings.dataset.category else ""),
@@ -94,6 +80,7 @@ def _context(settings: Settings, artifacts: Artifacts, dataset: Dataset, model: 
         split=SPLITS[dataset.info["split_method"]],
         shuffled_order=not dataset.info["timed"],
         warnings=dataset.info["warnings"],
+        history_lengths=dataset.info.get("history_lengths", {}),
         provenance={
             **{f"{kind} ({artifact.version})": artifact.digest for kind, artifact in artifacts.by_kind.items()},
             "seed": settings.seed,

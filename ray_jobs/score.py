@@ -16,7 +16,7 @@ from typing import Any
 from optirag_core.artifacts import scratch_folder
 from optirag_core.config import Settings
 from optirag_core.errors import DataError
-from optirag_core.evaluation.run_report import PAGE, run_report
+from optirag_core.evaluation.run_page import PAGE, run_page
 from optirag_core.inference.opening import TRAINED, Artifacts, open_artifacts
 from optirag_core.inference.parts import check_prompts_fit
 from optirag_core.inference.requests import open_source
@@ -55,7 +55,7 @@ def score(settings: Settings) -> dict[str, Any]:
                 for receipt in receipts:
                     work.add(receipt)
             manifest = work.commit(
-                partial(run_report, run.name, identity), parents=artifacts.digests,
+                partial(run_page, run.name, identity), parents=artifacts.digests,
                 max_reject_share=settings.run.max_reject_share, keep_newer=settings.run.name is not None,
             )  # fmt: skip
     if settings.run.clean:

@@ -113,7 +113,7 @@ def _untuned(
 def _validation(model: Any, samples: list[Sample], answers: tuple[int, int], batch_tokens: int) -> dict[str, Any]:
     labels = [label for sample in samples for label in sample.labels]
     scores = answer_scores(model, samples, answers, batch_tokens=batch_tokens)
-    return {f"validation_{name}": value for name, value in binary_metrics(labels, scores).items()}
+    return {f"validation_{name}": value for name, value in vars(binary_metrics(labels, scores)).items()}
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Scored pairs + known interactions -> metrics, simple floors beside them, and a report."""
+"""Scores + interactions -> the quality of the model and of its floors, as a report; and the page of a run."""

@@ -1,7 +1,7 @@
 """How good a set of scores is: AUC with its interval, log loss, calibration error."""
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -16,39 +16,52 @@ LOG_LOSS_CLIP = 1e-7
 """Float32 scores are 6e-8 apart just below 1: closer to an end the logarithm would measure rounding, or be infinite."""
 
 
-def binary_metrics(labels: ArrayLike, scores: ArrayLike) -> dict[str, Any]:
+@dataclass(frozen=True)
+class BinaryMetrics:
+    """Scores against what happened, in plain Python numbers."""
+
+    pairs: int
+    positive_share: float
+    auc: float | None  # None where only one class is present: there is nothing to rank
+    log_loss: float  # nats
+    calibration_error: float
+
+
+@dataclass(frozen=True)
+class CalibrationBin:
+    """Pairs with neighbouring scores."""
+
+    mean_score: float
+    positive_share: float
+    count: int
+
+
+def binary_metrics(labels: ArrayLike, scores: ArrayLike) -> BinaryMetrics:
     """Compare scores with what happened.
 
     Args:
         labels: [n] 1 liked, 0 not liked.
         scores: [n] p(yes) in [0, 1].
 
-    Returns:
-        `pairs`, `positive_share`, `auc` (None where only one class is present: there is nothing to rank),
-        `log_loss` in nats, `calibration_error`; plain Python numbers.
-
     Raises:
         DataError: empty, of different lengths, NaN, a label other than 0 and 1, or a score outside [0, 1].
     """
     labels, scores = checked_pairs(labels, scores)
     clipped = np.clip(scores, LOG_LOSS_CLIP, 1.0 - LOG_LOSS_CLIP)
-    return {
-        "pairs": len(labels),
-        "positive_share": float(labels.mean()),
-        "auc": float(roc_auc_score(labels, scores)) if has_both_classes(labels) else None,
-        "log_loss": float(log_loss(labels, clipped, labels=[0, 1])),
-        "calibration_error": _calibration_error(calibration_bins(labels, scores)),
-    }
+    return BinaryMetrics(
+        pairs=len(labels),
+        positive_share=float(labels.mean()),
+        auc=float(roc_auc_score(labels, scores)) if has_both_classes(labels) else None,
+        log_loss=float(log_loss(labels, clipped, labels=[0, 1])),
+        calibration_error=_calibration_error(calibration_bins(labels, scores)),
+    )
 
 
-def calibration_bins(labels: ArrayLike, scores: ArrayLike) -> list[dict[str, Any]]:
+def calibration_bins(labels: ArrayLike, scores: ArrayLike) -> tuple[CalibrationBin, ...]:
     """Put the pairs into at most `NUM_BINS` bins of (nearly) equal mass, from low to high scores.
 
     A pair with r strictly smaller scores among n is in bin floor(NUM_BINS * r / n). So equal scores share a bin, the
     order of the rows does not matter, and a constant score fills one bin; empty bins are left out.
-
-    Returns:
-        Per bin `mean_score`, `positive_share`, `count`.
     """
     labels, scores = checked_pairs(labels, scores)
     num_smaller = np.searchsorted(np.sort(scores), scores, side="left")
@@ -56,14 +69,10 @@ def calibration_bins(labels: ArrayLike, scores: ArrayLike) -> list[dict[str, Any
     counts = np.bincount(bins, minlength=NUM_BINS)
     score_sums = np.bincount(bins, weights=scores, minlength=NUM_BINS)
     label_sums = np.bincount(bins, weights=labels, minlength=NUM_BINS)
-    return [
-        {
-            "mean_score": float(score_sums[i] / counts[i]),
-            "positive_share": float(label_sums[i] / counts[i]),
-            "count": int(counts[i]),
-        }
+    return tuple(
+        CalibrationBin(float(score_sums[i] / counts[i]), float(label_sums[i] / counts[i]), int(counts[i]))
         for i in np.flatnonzero(counts)
-    ]
+    )
 
 
 def bootstrap_auc_interval(
@@ -73,7 +82,7 @@ def bootstrap_auc_interval(
     num_resamples: int = 200,
     *,
     groups: ArrayLike | None = None,
-) -> list[float] | None:
+) -> tuple[float, float] | None:
     """Estimate the 95 % interval of the AUC by the percentile bootstrap.
 
     Args:
@@ -82,7 +91,7 @@ def bootstrap_auc_interval(
             drawing them one by one would make the interval too narrow. None: every pair on its own.
 
     Returns:
-        [low, high], or None where only one class is present.
+        (low, high), or None where only one class is present.
 
     Raises:
         DataError: as for `binary_metrics`, or not one group per pair.
@@ -94,7 +103,8 @@ def bootstrap_auc_interval(
     if not has_both_classes(labels):
         return None
     aucs = list(_resampled_aucs(labels, scores, group_of_pair, np.random.default_rng(seed), num_resamples))
-    return [float(bound) for bound in np.percentile(aucs, [2.5, 97.5])]
+    low, high = np.percentile(aucs, [2.5, 97.5])
+    return float(low), float(high)
 
 
 def checked_pairs(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -114,7 +124,7 @@ def checked_pairs(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.
 
 
 def has_both_classes(labels: np.ndarray) -> bool:
-    """Whether there is at least one liked and one disliked pair, without which no AUC exists."""
+    """Whether there is at least one liked and one disliked pair; without them no AUC exists."""
     return 0 < labels.sum() < len(labels)
 
 
@@ -124,9 +134,9 @@ def _require(valid: np.ndarray, values: np.ndarray, name: str, expected: str) ->
         raise DataError(f"row {row}: {name} is {values[row]}, expected {expected}")
 
 
-def _calibration_error(bins: list[dict[str, Any]]) -> float:
-    gaps = [abs(each["mean_score"] - each["positive_share"]) for each in bins]
-    return float(np.average(gaps, weights=[each["count"] for each in bins]))
+def _calibration_error(bins: Sequence[CalibrationBin]) -> float:
+    gaps = [abs(each.mean_score - each.positive_share) for each in bins]
+    return float(np.average(gaps, weights=[each.count for each in bins]))
 
 
 def _resampled_aucs(

@@ -1,111 +1,93 @@
-"""A run's summary as one self-contained HTML file, and as a short table for the terminal."""
+"""The evaluation report: a summary as one self-contained HTML file, and as a short table for the terminal."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from optirag_core.evaluation.figures import draw_plots
-from optirag_core.evaluation.summary import best_floor
+from optirag_core.evaluation.html_page import html_page, number
+from optirag_core.evaluation.metrics import BinaryMetrics
+from optirag_core.evaluation.plots import draw_plots
+from optirag_core.evaluation.summary import Summary
 
 TEMPLATE = "report.html.jinja"
 
 
-class ReportContext(TypedDict):
-    """What the report says besides the numbers; every text is escaped."""
+@dataclass(frozen=True)
+class ReportContext:
+    """What the report says besides the summary; every text is escaped."""
 
     dataset: str
     model: str  # in words, e.g. "Llama, 6 layers, 1.7 M parameters, from scratch"
     split: str  # method in words
     shuffled_order: bool  # the publisher gives no time: the order is a seeded shuffle
     warnings: Sequence[str]
+    history_lengths: Mapping[str, Mapping[str, int]]  # split -> requests by earlier interactions; empty if not known
     provenance: Mapping[str, object]  # artifact digests, seed, code version: name -> value
 
 
-def write_report(path: Path, summary: Mapping[str, Any], context: ReportContext) -> None:
-    """Write the report; the file needs nothing else, neither beside it nor from a network.
+@dataclass(frozen=True)
+class Standing:
+    """How a floor compares with the model."""
 
-    Args:
-        path: the HTML file.
-        summary: as `summarize` returns it, also after a round trip through JSON.
-        context: as `ReportContext` describes; a missing key is an error.
-    """
-    html = page(
+    beats: bool  # the model's AUC
+    text: str  # the difference in words
+
+
+def write_report(path: Path, summary: Summary, context: ReportContext) -> None:
+    """Write the HTML file; it needs nothing else, neither beside it nor from a network."""
+    html = html_page(
         TEMPLATE,
         summary=summary,
         context=context,
-        best=best_floor(summary),
         verdict=_verdict(summary),
-        standings={name: _standing(summary["model"], floor) for name, floor in summary["floors"].items()},
-        plots=draw_plots(summary),
+        standings={name: _standing(summary.model, floor) for name, floor in summary.floors.items()},
+        plots=draw_plots(summary, context.history_lengths),
     )
     path.write_text(html, encoding="utf-8")
 
 
-def page(template: str, **values: Any) -> str:
-    """A template of this folder with every value escaped."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = _number
-    return environment.get_template(template).render(**values)
-
-
-def console_table(summary: Mapping[str, Any]) -> str:
+def console_table(summary: Summary) -> str:
     """Lines of name and value: the model, the floors beside it, cost."""
-    model, exits, interval = summary["model"], summary["exits"], summary["model"]["auc_interval"]
+    model, exits, interval = summary.model, summary.exits, summary.model.auc_interval
     rows = [
-        ("pairs", f"{model['pairs']:,}"),
-        ("AUC", _number(model["auc"])),
+        ("pairs", f"{model.pairs:,}"),
+        ("AUC", number(model.auc)),
         ("95 % interval", "n/a" if interval is None else f"{interval[0]:.4f} - {interval[1]:.4f}"),
     ]
-    for name, floor in summary["floors"].items():
-        rows.append((f"floor {name}", _number(floor["auc"]) + (" beats the model" if _beats(floor, model) else "")))
+    for name, floor in summary.floors.items():
+        beats = _standing(model, floor).beats
+        rows.append((f"floor {name}", number(floor.auc) + (" beats the model" if beats else "")))
     rows += [
-        ("log loss", _number(model["log_loss"])),
-        ("calibration error", _number(model["calibration_error"])),
-        ("mean exit layer", f"{exits['mean_exit_layer']:.2f} of {exits['num_layers']}"),
-        ("pairs/s", f"{summary['throughput']['pairs_per_s']:,.1f}"),
+        ("log loss", number(model.log_loss)),
+        ("calibration error", number(model.calibration_error)),
+        ("mean exit layer", f"{exits.mean_exit_layer:.2f} of {exits.num_layers}"),
+        ("pairs/s", f"{summary.run.pairs_per_scorer_second:,.1f}"),
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-def _verdict(summary: Mapping[str, Any]) -> str:
-    model, floors, best = summary["model"], summary["floors"], best_floor(summary)
-    if model["auc"] is None:
+def _verdict(summary: Summary) -> str:
+    model, floors, best = summary.model, summary.floors, summary.best_floor
+    if model.auc is None:
         return "All pairs have the same label, so nothing can be ranked and there is no AUC."
-    best_auc, (low, high) = floors[best]["auc"], model["auc_interval"]
-    not_beaten = [name for name, beaten in summary["beats_floor"].items() if not beaten]
+    best_auc, (low, high) = floors[best].auc, model.auc_interval
+    not_beaten = [name for name in floors if name not in summary.beaten_floors]
     if not_beaten:
-        text = f"The model does not beat {len(not_beaten)} of {len(floors)} simple floors: {', '.join(not_beaten)}."
+        text = f"The model does not beat {len(not_beaten)} of {len(floors)} floors: {', '.join(not_beaten)}."
     else:
-        text = f"The model's AUC is above every simple floor, by {model['auc'] - best_auc:.4f} over the best ({best})."
+        text = f"The model's AUC is above every floor, by {model.auc - best_auc:.4f} over the best ({best})."
     if low <= best_auc <= high:
         text += " The best floor lies within the model's 95 % interval: the difference is not established."
     return text
 
 
-def _standing(model: Mapping[str, Any], floor: Mapping[str, Any]) -> dict[str, Any]:
-    """How a floor compares: whether it `beats` the model's AUC, and the difference in words."""
-    if model["auc"] is None:
-        return {"beats": False, "text": ""}
-    difference = floor["auc"] - model["auc"]
-    if _beats(floor, model):
-        text = f"beats the model by {difference:.4f} AUC"
-    else:
-        text = f"AUC {-difference:.4f} below the model" if difference else "AUC equal to the model"
-    return {"beats": _beats(floor, model), "text": text}
-
-
-def _beats(floor: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
-    return model["auc"] is not None and floor["auc"] > model["auc"]
-
-
-def _number(value: float | None, digits: int = 4) -> str:
-    return "n/a" if value is None else f"{value:,.{digits}f}"
+def _standing(model: BinaryMetrics, floor: BinaryMetrics) -> Standing:
+    if model.auc is None:
+        return Standing(beats=False, text="")
+    difference = floor.auc - model.auc
+    if difference > 0.0:
+        return Standing(beats=True, text=f"beats the model by {difference:.4f} AUC")
+    return Standing(
+        beats=False, text=f"AUC {-difference:.4f} below the model" if difference else "AUC equal to the model"
+    )

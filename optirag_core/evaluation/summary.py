@@ -1,134 +1,126 @@
-"""Everything that the report and the terminal say about one run, as one JSON-able dict.
+"""Everything that the report and the terminal say about a run: its quality beside the floors', and what it did."""
 
-    {"model":       {"pairs", "positive_share", "auc", "log_loss", "calibration_error", "auc_interval": [low, high]},
-     "floors":      {name: the same without the interval},
-     "beats_floor": {name: whether the model's AUC is higher},
-     "exits":       {"mean_exit_layer", "num_layers", "histogram": {layer as text: pairs}},
-     "cold_start":  {"pairs", "metrics": as a floor's, None without such pairs},
-     "throughput":  {"pairs", "seconds", "pairs_per_s"},
-     "calibration": [{"mean_score", "positive_share", "count"}],
-     "score_histogram": {"edges", "liked", "not_liked"},
-     "roc":         {"model", "logistic regression": {"false_positive_rate", "true_positive_rate"}}}
-
-Where the pairs are of one class only, `auc`, `auc_interval`, `beats_floor` and the ROC curves are None.
-"""
-
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from sklearn.metrics import roc_curve
+from pydantic import TypeAdapter, ValidationError
 
-from optirag_core.data.schema import INTERACTIONS, SCORES, require_columns
 from optirag_core.errors import DataError
-from optirag_core.evaluation.floors import floor_scores
-from optirag_core.evaluation.metrics import binary_metrics, bootstrap_auc_interval, calibration_bins, has_both_classes
+from optirag_core.evaluation.labels import LabelledScores
+from optirag_core.evaluation.metrics import BinaryMetrics, binary_metrics
+from optirag_core.evaluation.predictors import PREDICTORS, Predictor, predictions
+from optirag_core.evaluation.quality import Quality, quality
+from optirag_core.evaluation.scored_run import ScoredRun
 
-SCORED = pa.unify_schemas([SCORES, pa.schema([INTERACTIONS.field("label")])])
-"""`SCORES` and the label of each pair."""
 
-NUM_SCORE_BINS = 40
-"""Bins of 0.025: fine enough for scores that crowd in a narrow band, and still bars and not needles in a plot."""
+@dataclass(frozen=True)
+class Exits:
+    """Labelled pairs by the layer at which they were decided."""
 
-NUM_ROC_POINTS = 101
-"""Enough for a smooth line; a full curve has a point per pair."""
+    mean_exit_layer: float
+    num_layers: int  # of the LLM
+    histogram: dict[int, int]  # every layer where a pair may stop -> pairs
 
-DRAWN_FLOOR = "logistic regression"
-"""The floor whose ROC curve is kept: it sees what the others see."""
+
+@dataclass(frozen=True)
+class ColdStart:
+    """The model on pairs whose user has no similar users."""
+
+    pairs: int
+    metrics: BinaryMetrics | None  # None without such pairs
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The model beside its floors, which are the registered predictors, on the pairs that have a label."""
+
+    model: Quality
+    floors: dict[str, Quality]
+    cold_start: ColdStart
+    exits: Exits
+    run: ScoredRun
+
+    @property
+    def best_floor(self) -> str:
+        """Name of the floor with the highest AUC, the first one where there are none."""
+        return max(self.floors, key=lambda name: self.floors[name].auc or 0.0)
+
+    @property
+    def beaten_floors(self) -> list[str]:
+        """Names of the floors whose AUC is below the model's; none where there is no AUC."""
+        auc = self.model.auc
+        return [] if auc is None else [name for name, floor in self.floors.items() if floor.auc < auc]
+
+    def to_json(self) -> bytes:
+        """Layers become texts; the rest keeps its type."""
+        return TypeAdapter(Summary).dump_json(self, indent=2)
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Self:
+        """
+        Raises:
+            DataError: it is no summary that `to_json` wrote.
+        """
+        try:
+            return TypeAdapter(cls).validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"])) or "the file"
+            raise DataError(
+                f"a report's summary cannot be read: {place}: {first['msg']}; another version wrote it, or it was "
+                "edited: remove that report and evaluate again"
+            ) from None
 
 
 def summarize(
-    scored: pa.Table,
+    labelled: LabelledScores,
     known: pa.Table,
+    run: ScoredRun,
     *,
     exit_layers: Sequence[int],
     num_layers: int,
-    seconds: float,
     seed: int,
-) -> dict[str, Any]:
-    """Measure a run beside the floors; the layout is on top of this file.
+    predictors: Mapping[str, Predictor] = PREDICTORS,
+) -> Summary:
+    """Measure a run beside the floors.
 
     Args:
-        scored: `SCORED`, one row per pair.
-        known: `INTERACTIONS` outside of the test split, from which the floors are made.
+        known: `INTERACTIONS` outside of the test split, all that the floors see.
+        run: what the whole run did.
         exit_layers: 1-based layers where a pair may have stopped, beside the last one.
         num_layers: layers of the LLM.
-        seconds: how long the scoring took.
         seed: of the bootstrap, which draws whole users.
 
     Raises:
-        DataError: a table, score, label or exit layer is not as described, or `known` leaks (`floor_scores`).
+        DataError: a table, score, label or exit layer is not as described, or `known` leaks (`predictions`).
     """
-    scored = require_columns(scored, SCORED, "scored pairs")
-    labels, scores = scored["label"].to_numpy(), scored["score"].to_numpy()
-    model = binary_metrics(labels, scores)
-    floors = floor_scores(known, scored)
-    interval = bootstrap_auc_interval(labels, scores, seed, groups=scored["user_id"].to_numpy())
-    floor_metrics = {name: binary_metrics(labels, values) for name, values in floors.items()}
-    return {
-        "model": {**model, "auc_interval": interval},
-        "floors": floor_metrics,
-        "beats_floor": {name: _is_higher(model["auc"], floor["auc"]) for name, floor in floor_metrics.items()},
-        "exits": _exits(scored["exit_layer"], exit_layers, num_layers),
-        "cold_start": _cold_start(scored),
-        "throughput": _throughput(len(scored), seconds),
-        "calibration": calibration_bins(labels, scores),
-        "score_histogram": _score_histogram(labels, scores),
-        "roc": {"model": _roc(labels, scores), DRAWN_FLOOR: _roc(labels, floors[DRAWN_FLOOR])},
-    }
+    labels, scores, users = labelled.labels, labelled.scores, labelled.users
+    floors = predictions(known, labelled.pairs, predictors)
+    return Summary(
+        model=quality(labels, scores, users, seed=seed),
+        floors={name: quality(labels, floor, users, seed=seed) for name, floor in floors.items()},
+        cold_start=_cold_start(labelled),
+        exits=_exits(labelled.exit_layers, exit_layers, num_layers),
+        run=run,
+    )
 
 
-def best_floor(summary: Mapping[str, Any]) -> str:
-    """Name of the floor with the highest AUC, the first one where there are none."""
-    floors = summary["floors"]
-    return max(floors, key=lambda name: floors[name]["auc"] or 0.0)
-
-
-def _is_higher(model_auc: float | None, floor_auc: float | None) -> bool | None:
-    return None if model_auc is None or floor_auc is None else model_auc > floor_auc
-
-
-def _exits(layers: pa.ChunkedArray, exit_layers: Sequence[int], num_layers: int) -> dict[str, Any]:
-    counted = {each["values"]: each["counts"] for each in pc.value_counts(layers).to_pylist()}
+def _exits(layers: np.ndarray, exit_layers: Sequence[int], num_layers: int) -> Exits:
+    counted = dict(zip(*(values.tolist() for values in np.unique(layers, return_counts=True)), strict=True))
     allowed = sorted({*exit_layers, num_layers})
     unknown = [layer for layer in counted if layer not in allowed]
     if unknown:
-        raise DataError(f"scored pairs: exit_layer {unknown[0]} is none of {', '.join(map(str, allowed))}")
-    return {
-        "mean_exit_layer": pc.mean(layers).as_py(),
-        "num_layers": num_layers,
-        "histogram": {str(layer): counted.get(layer, 0) for layer in allowed},
-    }
+        raise DataError(
+            f"scored pairs: exit_layer {unknown[0]} is none of {', '.join(map(str, allowed))}: evaluate with the "
+            "settings and the LLM of the run"
+        )
+    return Exits(float(layers.mean()), num_layers, {layer: counted.get(layer, 0) for layer in allowed})
 
 
-def _cold_start(scored: pa.Table) -> dict[str, Any]:
-    cold = scored.filter(scored["cold_start"])
-    metrics = binary_metrics(cold["label"].to_numpy(), cold["score"].to_numpy()) if len(cold) else None
-    return {"pairs": len(cold), "metrics": metrics}
-
-
-def _throughput(num_pairs: int, seconds: float) -> dict[str, Any]:
-    if not (math.isfinite(seconds) and seconds > 0.0):
-        raise DataError(f"scoring took {seconds} seconds, expected a positive number")
-    return {"pairs": num_pairs, "seconds": float(seconds), "pairs_per_s": num_pairs / seconds}
-
-
-def _score_histogram(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
-    edges = np.linspace(0.0, 1.0, NUM_SCORE_BINS + 1)
-    liked, not_liked = (np.histogram(scores[labels == label], bins=edges)[0].tolist() for label in (1, 0))
-    return {"edges": edges.tolist(), "liked": liked, "not_liked": not_liked}
-
-
-def _roc(labels: np.ndarray, scores: np.ndarray) -> dict[str, Any] | None:
-    if not has_both_classes(labels):
-        return None
-    false_positive, true_positive, _ = roc_curve(labels, scores)
-    along = false_positive + true_positive  # rises from 0 to 2: steps of it follow the steep and the flat parts alike
-    kept = np.unique(np.searchsorted(along, np.linspace(0.0, 2.0, NUM_ROC_POINTS)))
-    return {
-        "false_positive_rate": false_positive[kept].tolist(),
-        "true_positive_rate": true_positive[kept].tolist(),
-    }
+def _cold_start(labelled: LabelledScores) -> ColdStart:
+    cold = labelled.cold_start
+    metrics = binary_metrics(labelled.labels[cold], labelled.scores[cold]) if cold.any() else None
+    return ColdStart(int(cold.sum()), metrics)

@@ -6,31 +6,36 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from optirag_core.data.schema import INTERACTIONS
-from optirag_core.evaluation.summary import SCORED, summarize
+from optirag_core.data.schema import INTERACTIONS, SCORES
+from optirag_core.evaluation.labels import LabelledScores
+from optirag_core.evaluation.scored_run import ScoredRun
+from optirag_core.evaluation.summary import summarize
 
 NUM_USERS, NUM_ITEMS, NUM_PER_USER = 120, 40, 12
+RUN = ScoredRun(
+    scored=240, rejects={"unknown_item": 7, "prompt_too_long": 2}, scorer_seconds=12.0, dropped_entries=31,
+    dropped_users=4,
+)  # fmt: skip
 
 
-def interactions(rows):
-    """(user, item, label) rows -> INTERACTIONS, all of the train split."""
+def interactions(rows, split="train"):
+    """(user, item, label) rows -> INTERACTIONS of one split."""
     return pa.Table.from_pylist(
         [
-            {"user_id": user, "item_id": item, "rating": 5.0 * label, "label": label, "position": i, "split": "train"}
+            {"user_id": user, "item_id": item, "rating": 5.0 * label, "label": label, "position": i, "split": split}
             for i, (user, item, label) in enumerate(rows)
         ],
         schema=INTERACTIONS,
     )
 
 
-def scored_pairs(rows):
-    """(user, item, label, score, exit layer, cold start) rows -> SCORED."""
+def scores_of(rows):
+    """(user, item, score, exit layer, cold start) rows -> SCORES."""
     return pa.Table.from_pylist(
         [
             {
                 "user_id": user,
                 "item_id": item,
-                "label": label,
                 "score": score,
                 "exit_layer": exit_layer,
                 "num_similar_users": 0 if cold_start else 4,
@@ -39,9 +44,17 @@ def scored_pairs(rows):
                 "model_version": "model",
                 "scored_at": datetime(2025, 1, 1, tzinfo=UTC),
             }
-            for user, item, label, score, exit_layer, cold_start in rows
+            for user, item, score, exit_layer, cold_start in rows
         ],
-        schema=SCORED,
+        schema=SCORES,
+    )
+
+
+def labelled(rows):
+    """(user, item, label, score, exit layer, cold start) rows -> LabelledScores."""
+    return LabelledScores.of(
+        scores_of([(user, item, *rest) for user, item, _, *rest in rows]),
+        interactions([row[:3] for row in rows], split="test"),
     )
 
 
@@ -61,10 +74,10 @@ def world():
             else:
                 score = float(1.0 / (1.0 + np.exp(-2.0 * logit)))
                 scored.append((*pair, score, int(rng.choice([2, 4, 6])), user % 10 == 0))
-    return interactions(known), scored_pairs(scored)
+    return interactions(known), labelled(scored)
 
 
 @pytest.fixture(scope="session")
 def summary(world):
     known, scored = world
-    return summarize(scored, known, exit_layers=(2, 4), num_layers=6, seconds=12.0, seed=0)
+    return summarize(scored, known, RUN, exit_layers=(2, 4), num_layers=6, seed=0)

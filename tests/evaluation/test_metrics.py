@@ -1,31 +1,33 @@
 """Metrics against numbers worked out by hand, and the bootstrap against scikit-learn on really repeated rows."""
 
+from dataclasses import astuple
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
 from optirag_core.errors import DataError
-from optirag_core.evaluation.metrics import binary_metrics, bootstrap_auc_interval, calibration_bins
+from optirag_core.evaluation.metrics import CalibrationBin, binary_metrics, bootstrap_auc_interval, calibration_bins
 
 
 def test_four_pairs_by_hand():
     metrics = binary_metrics([0, 1, 0, 1], [0.1, 0.4, 0.6, 0.8])
-    assert metrics["pairs"] == 4
-    assert metrics["positive_share"] == 0.5
-    assert metrics["auc"] == 0.75  # of 4 (liked, not liked) pairs only 0.4 against 0.6 is the wrong way round
-    assert metrics["log_loss"] == pytest.approx(0.5402717, abs=1e-6)  # -(ln 0.9 + ln 0.4 + ln 0.4 + ln 0.8) / 4
-    assert metrics["calibration_error"] == pytest.approx(0.375)  # one bin each: (0.1 + 0.6 + 0.6 + 0.2) / 4
-    assert [type(value) for value in metrics.values()] == [int, float, float, float, float]
+    assert metrics.pairs == 4
+    assert metrics.positive_share == 0.5
+    assert metrics.auc == 0.75  # of 4 (liked, not liked) pairs only 0.4 against 0.6 is the wrong way round
+    assert metrics.log_loss == pytest.approx(0.5402717, abs=1e-6)  # -(ln 0.9 + ln 0.4 + ln 0.4 + ln 0.8) / 4
+    assert metrics.calibration_error == pytest.approx(0.375)  # one bin each: (0.1 + 0.6 + 0.6 + 0.2) / 4
+    assert [type(value) for value in astuple(metrics)] == [int, float, float, float, float]
 
 
 def test_equal_scores_share_a_bin():
     labels, scores = [0, 1, 0, 1], [0.2, 0.2, 0.2, 0.7]
     low, high = calibration_bins(labels, scores)
-    assert low == {"mean_score": pytest.approx(0.2), "positive_share": pytest.approx(1 / 3), "count": 3}
-    assert high == {"mean_score": pytest.approx(0.7), "positive_share": 1.0, "count": 1}
+    assert low == CalibrationBin(pytest.approx(0.2), pytest.approx(1 / 3), 3)
+    assert high == CalibrationBin(pytest.approx(0.7), 1.0, 1)
     metrics = binary_metrics(labels, scores)
-    assert metrics["calibration_error"] == pytest.approx(0.175)  # (3 * |0.2 - 1/3| + 1 * |0.7 - 1|) / 4
-    assert metrics["auc"] == 0.75  # two ties count half
+    assert metrics.calibration_error == pytest.approx(0.175)  # (3 * |0.2 - 1/3| + 1 * |0.7 - 1|) / 4
+    assert metrics.auc == 0.75  # two ties count half
 
 
 def test_bins_have_equal_mass_and_ignore_the_order_of_rows():
@@ -33,21 +35,21 @@ def test_bins_have_equal_mass_and_ignore_the_order_of_rows():
     scores, labels = rng.random(200).round(2), rng.integers(0, 2, 200)
     order = rng.permutation(200)
     shuffled = binary_metrics(labels[order], scores[order])
-    assert shuffled["calibration_error"] == pytest.approx(binary_metrics(labels, scores)["calibration_error"])
+    assert shuffled.calibration_error == pytest.approx(binary_metrics(labels, scores).calibration_error)
     distinct = calibration_bins(labels, np.linspace(0, 1, 200))
-    assert [each["count"] for each in distinct] == [20] * 10
-    assert [each["mean_score"] for each in distinct] == sorted(each["mean_score"] for each in distinct)
+    assert [each.count for each in distinct] == [20] * 10
+    assert [each.mean_score for each in distinct] == sorted(each.mean_score for each in distinct)
 
 
 def test_a_certain_and_wrong_score_costs_the_clip():
     metrics = binary_metrics([0, 1], [1.0, 1.0])
-    assert metrics["log_loss"] == pytest.approx(-np.log(1e-7) / 2, rel=1e-6)
+    assert metrics.log_loss == pytest.approx(-np.log(1e-7) / 2, rel=1e-6)
 
 
 def test_one_class_has_no_auc():
     metrics = binary_metrics([1, 1], [0.3, 0.6])
-    assert metrics["auc"] is None
-    assert metrics["log_loss"] == pytest.approx(-(np.log(0.3) + np.log(0.6)) / 2)
+    assert metrics.auc is None
+    assert metrics.log_loss == pytest.approx(-(np.log(0.3) + np.log(0.6)) / 2)
     assert bootstrap_auc_interval([1, 1], [0.3, 0.6], seed=0) is None
 
 
@@ -96,8 +98,8 @@ def test_interval_surrounds_the_auc_and_follows_the_seed(sample):
     labels, scores, _ = sample
     low, high = bootstrap_auc_interval(labels, scores, seed=0)
     assert 0.0 < low < roc_auc_score(labels, scores) < high < 1.0
-    assert bootstrap_auc_interval(labels, scores, seed=0) == [low, high]
-    assert bootstrap_auc_interval(labels, scores, seed=1) != [low, high]
+    assert bootstrap_auc_interval(labels, scores, seed=0) == (low, high)
+    assert bootstrap_auc_interval(labels, scores, seed=1) != (low, high)
 
 
 def test_copies_of_a_pair_do_not_narrow_the_interval_of_groups(sample):

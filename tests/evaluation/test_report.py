@@ -1,24 +1,30 @@
 """The report is well-formed, stands alone, escapes what it is given, and says which floors win."""
 
-import copy
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
-import jinja2
+import numpy as np
 import pytest
 
-from optirag_core.evaluation.report import console_table, write_report
+from optirag_core.evaluation.predictors import PREDICTORS
+from optirag_core.evaluation.report import ReportContext, console_table, write_report
+from optirag_core.evaluation.summary import summarize
+
+from .conftest import RUN
 
 VOID = {"meta", "link", "br", "hr", "img", "input"}
 HOSTILE = "<script>alert(1)</script>"
-CONTEXT = {
-    "dataset": "Books & more",
-    "model": "a small Llama",
-    "split": "last 10 % of every user",
-    "shuffled_order": True,
-    "warnings": ["17 of 1,000 lines are malformed"],
-    "provenance": {"dataset": "ab" * 32, "seed": 0},
-}
+LENGTHS = {"tune": {"3": 60, "4": 40}, "validation": {"5": 1}, "test": {"3": 10, "14": 20, "15": 30, "40": 20}}
+CONTEXT = ReportContext(
+    dataset="Books & more",
+    model="a small Llama",
+    split="last 10 % of every user",
+    shuffled_order=True,
+    warnings=["17 of 1,000 lines are malformed"],
+    history_lengths=LENGTHS,
+    provenance={"dataset": "ab" * 32, "seed": 0},
+)
 
 
 class Page(HTMLParser):
@@ -57,7 +63,7 @@ class Page(HTMLParser):
 def render(tmp_path):
     def render(summary, **changes):
         path = tmp_path / "report.html"
-        write_report(path, summary, CONTEXT | changes)
+        write_report(path, summary, replace(CONTEXT, **changes))
         return path.read_text(encoding="utf-8")
 
     return render
@@ -66,11 +72,9 @@ def render(tmp_path):
 @pytest.fixture
 def losing(summary):
     """The summary with a user mean that beats the model, and a tie with the item mean."""
-    summary = copy.deepcopy(summary)
-    auc = summary["model"]["auc"]
-    summary["floors"]["user mean"]["auc"], summary["floors"]["item mean"]["auc"] = auc + 0.0125, auc
-    summary["beats_floor"] |= {"user mean": False, "item mean": False}
-    return summary
+    auc, floors = summary.model.auc, summary.floors
+    changed = {"user mean": auc + 0.0125, "item mean": auc}
+    return replace(summary, floors=floors | {name: replace(floors[name], auc=auc) for name, auc in changed.items()})
 
 
 def test_holds_every_part(render, summary):
@@ -83,13 +87,15 @@ def test_holds_every_part(render, summary):
         "The order is a seeded shuffle: the publisher gives no time.",
         "17 of 1,000 lines are malformed",
         "ab" * 32,
-        f"{summary['model']['auc']:.4f}",
-        f"{summary['model']['auc_interval'][0]:.4f} to {summary['model']['auc_interval'][1]:.4f}",
-        f"{summary['floors']['logistic regression']['log_loss']:.4f}",
+        f"{summary.model.auc:.4f}",
+        f"{summary.model.auc_interval[0]:.4f} to {summary.model.auc_interval[1]:.4f}",
+        f"{summary.floors['logistic regression'].log_loss:.4f}",
         "Reliability",
         "Scores by label",
         "Where pairs stop",
         "ROC curve",
+        "History lengths",
+        "20.0 240 in 12.0 s of scoring",
         "24 pairs without similar users",
     ):
         assert part in page.text, part
@@ -123,7 +129,7 @@ def test_is_accessible(render, summary):
     page = Page(render(summary))
     assert page.all("html") == [{"lang": "en"}]
     figures = page.all("svg")
-    assert len(figures) == len(page.all("figure")) == 4
+    assert len(figures) == len(page.all("figure")) == 5
     assert all(each["role"] == "img" and each["aria-label"].endswith(".") for each in figures)
     assert {each["scope"] for each in page.all("th")} == {"row", "col"}
     assert len(page.all("h1")) == 1
@@ -145,40 +151,70 @@ def test_escapes_warnings_and_provenance(render, summary):
 
 def test_names_the_floors_that_win(render, summary, losing):
     won, lost = Page(render(summary)).text, Page(render(losing)).text
-    assert "above every simple floor" in won
+    assert "above every floor" in won
     assert "beats the model" not in won
-    assert "does not beat 2 of 4 simple floors: user mean, item mean." in lost
+    assert "does not beat 2 of 4 floors: user mean, item mean." in lost
     assert "within the model's 95 % interval" in lost
     assert "beats the model by 0.0125 AUC" in lost
     assert "AUC equal to the model" in lost
 
 
-def test_one_class_has_no_roc_and_no_verdict_on_floors(render, summary):
-    summary = copy.deepcopy(summary)
-    for metrics in (summary["model"], *summary["floors"].values()):
-        metrics["auc"] = None
-    summary["model"]["auc_interval"] = None
-    summary["beats_floor"] = dict.fromkeys(summary["floors"])
-    summary["roc"] = dict.fromkeys(summary["roc"])
+def test_a_registered_predictor_enters_the_report_by_itself(render, world):
+    known, scored = world
+    predictors = PREDICTORS | {"oracle": lambda known, pairs: np.where(scored.labels == 1, 0.9, 0.1)}
+    summary = summarize(scored, known, RUN, exit_layers=(2, 4), num_layers=6, seed=0, predictors=predictors)
+    page = Page(render(summary))
+    assert "does not beat 1 of 5 floors: oracle." in page.text
+    assert f"Oracle beats the model by {1 - summary.model.auc:.4f} AUC" in page.text
+    assert [each["aria-label"] for each in page.all("svg") if each["aria-label"].startswith("ROC")] == [
+        f"ROC curves, AUC: oracle 1.0000, model {summary.model.auc:.4f}."
+    ]
+    assert re.search("^floor oracle .*beats the model$", console_table(summary), re.MULTILINE)
+
+
+def test_one_class_has_no_roc_and_no_verdict_on_floors(render, world):
+    known, scored = world
+    liked = replace(scored, labels=np.ones_like(scored.labels))
+    summary = summarize(liked, known, RUN, exit_layers=(2, 4), num_layers=6, seed=0)
     page = Page(render(summary))
     assert "nothing can be ranked" in page.text
-    assert len(page.all("figure")) == 3
+    assert "ROC curve" not in page.text
+    assert len(page.all("figure")) == 4
     assert re.search(r"^AUC +n/a$", console_table(summary), re.MULTILINE)
+
+
+def test_says_what_the_run_left_out(render, summary):
+    page = Page(render(replace(summary, run=replace(RUN, dropped_entries=1234))))
+    for part in (
+        "Pairs rejected of 249 asked: unknown_item 7, prompt_too_long 2 9",
+        "History entries the oldest ones of prompts that were too long 1,234",
+        "where prompts were too long even so 4",
+    ):
+        assert part in page.text, part
+
+
+def test_history_lengths_of_tune_and_test_are_shown_side_by_side(render, summary):
+    label = "Earlier interactions: 15 or more in 0.0% of the tune prompts and 62.5% of the test prompts."
+    page = Page(render(summary))
+    assert label in [each["aria-label"] for each in page.all("svg")]
+    assert "15+" in page.text
+
+
+@pytest.mark.parametrize("lengths", [{}, {"test": {"3": 4}}, {"tune": {"3": 4}, "test": {}}])
+def test_without_both_splits_there_are_no_history_lengths(render, summary, lengths):
+    page = Page(render(summary, history_lengths=lengths))
+    assert "History lengths" not in page.text
+    assert len(page.all("figure")) == 4
 
 
 def test_same_input_same_bytes(render, summary):
     assert render(summary) == render(summary)
 
 
-def test_a_missing_context_key_is_an_error(tmp_path, summary):
-    with pytest.raises(jinja2.UndefinedError, match="split"):
-        write_report(tmp_path / "report.html", summary, {key: CONTEXT[key] for key in CONTEXT if key != "split"})
-
-
 def test_console_table(summary, losing):
     lines = console_table(summary).splitlines()
     assert [line for line in lines if re.match(r"^\s*AUC\s+0\.\d{4}", line)] == [
-        f"AUC                        {summary['model']['auc']:.4f}"
+        f"AUC                        {summary.model.auc:.4f}"
     ]
     names = [re.split(r"\s{2,}", line)[0] for line in lines]
     assert names == [

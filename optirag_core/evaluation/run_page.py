@@ -1,19 +1,21 @@
-"""What a scoring run did, as JSON and as one self-contained HTML page."""
+"""What a scoring run did, as one self-contained HTML page and the same as JSON."""
 
 import json
 from collections.abc import Mapping
 from typing import Any
 
-from optirag_core.evaluation.report import page
+from optirag_core.evaluation.html_page import html_page
 from optirag_core.runs.identity import RunIdentity
 from optirag_core.runs.totals import Totals
 
 TEMPLATE = "run.html.jinja"
-PAGE = "run.html"
+PAGE, NUMBERS = "run.html", "run.json"
+LEFT_OUT = ("dropped_entries", "dropped_users")
+"""Sums over shards of what too long prompts had to do without; a run that shortened none may lack them."""
 
 
-def run_report(name: str, identity: RunIdentity, totals: Totals, *, seconds: float, resumed: int) -> dict[str, bytes]:
-    """Files of the report: name -> content.
+def run_page(name: str, identity: RunIdentity, totals: Totals, *, seconds: float, resumed: int) -> dict[str, bytes]:
+    """Render both files: name -> content.
 
     Args:
         name: the run's.
@@ -27,10 +29,11 @@ def run_report(name: str, identity: RunIdentity, totals: Totals, *, seconds: flo
         "shards": totals.shards,
         "seconds_of_last_call": seconds,
         "pairs_of_last_call": totals.pairs - resumed,
+        **{name: totals.sums.get(name, 0) for name in LEFT_OUT},
         **totals.metrics(),
     }
-    html = page(TEMPLATE, run=run, numbers=_numbers(run), shares=_shares(totals), fields=identity.fields)
-    return {"run.json": json.dumps({**run, "fields": identity.fields}, indent=1).encode(), PAGE: html.encode()}
+    html = html_page(TEMPLATE, run=run, numbers=_numbers(run), shares=_shares(totals), fields=identity.fields)
+    return {NUMBERS: json.dumps({**run, "fields": identity.fields}, indent=1).encode(), PAGE: html.encode()}
 
 
 def _numbers(run: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -39,7 +42,7 @@ def _numbers(run: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("pairs/s, whole job", f"{rate:,.1f}"),
         ("pairs/s in a scorer", f"{run['pairs_per_scorer_second']:,.1f}"),
         ("mean exit layer", f"{run['mean_exit_layer']:.2f}"),
-        ("rejected", f"{run['rejected'] / max(1, run['pairs']):.2%}"),
+        ("rejected", f"{100.0 * run['rejected'] / max(1, run['pairs']):.2f}\N{NO-BREAK SPACE}%"),
         ("shards", f"{run['shards']:,}"),
     ]
 

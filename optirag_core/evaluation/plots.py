@@ -1,17 +1,18 @@
-"""The plots of the report, drawn from a summary as SVG that stands inline in HTML."""
+"""The plots of the report, as SVG that stands inline in HTML."""
 
 import io
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import matplotlib
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from optirag_core.evaluation.summary import DRAWN_FLOOR
+from optirag_core.evaluation.quality import Quality
+from optirag_core.evaluation.summary import Exits, Summary
 
 INK, MUTED, RULE = "#1f2933", "#5f6b7a", "#dde2e8"
 MODEL, OTHER = "#1d5b99", "#c2703d"  # blue and rust: apart for colour-blind readers and in grey print
@@ -40,33 +41,42 @@ STYLE = {
 NO_METADATA = {"Creator": None, "Date": None, "Format": None, "Type": None}
 """Matplotlib's default names a web address and the time of day: two runs would not agree."""
 
+MOST_SHOWN = 15
+"""Histories of at least this length look alike in a prompt (arXiv:2501.02173v2, section 9.1.1)."""
+
 
 @dataclass(frozen=True)
 class Plot:
-    """A figure of the report."""
+    """One SVG with its words."""
 
     title: str
     caption: str
     svg: Markup
 
 
-def draw_plots(summary: Mapping[str, Any]) -> list[Plot]:
-    """Draw what the summary has data for; without both classes there is no ROC curve."""
+def draw_plots(summary: Summary, history_lengths: Mapping[str, Mapping[str, int]]) -> list[Plot]:
+    """Draw what there is data for: a ROC curve needs both classes, history lengths need both splits.
+
+    Args:
+        history_lengths: split -> requests by number of earlier interactions, the number as text.
+    """
     with matplotlib.rc_context(STYLE):
-        plots = [_reliability(summary), _score_distribution(summary), _exit_layers(summary["exits"])]
-        if summary["roc"]["model"] is not None:
+        plots = [_reliability(summary.model), _score_distribution(summary.model), _exit_layers(summary.exits)]
+        if summary.model.roc is not None:
             plots.append(_roc(summary))
+        tune, test = (_pooled(history_lengths.get(split, {})) for split in ("tune", "test"))
+        if tune and test:
+            plots.append(_history_lengths(tune, test))
     return plots
 
 
-def _reliability(summary: Mapping[str, Any]) -> Plot:
+def _reliability(model: Quality) -> Plot:
     figure = Figure(SIZE_IN, layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
-    bins = summary["calibration"]
     _diagonal(upper)
     upper.plot(
-        [each["mean_score"] for each in bins],
-        [each["positive_share"] for each in bins],
+        [each.mean_score for each in model.calibration],
+        [each.positive_share for each in model.calibration],
         color=MODEL,
         marker="o",
         markersize=4,
@@ -75,34 +85,37 @@ def _reliability(summary: Mapping[str, Any]) -> Plot:
     )
     _unit_square(upper)
     upper.set_ylabel("share liked")
-    histogram = summary["score_histogram"]
-    counts = [liked + not_liked for liked, not_liked in zip(histogram["liked"], histogram["not_liked"], strict=True)]
-    lower.stairs(_shares(counts), histogram["edges"], fill=True, color=MODEL, alpha=0.35)
+    histogram = model.histogram
+    counts = [liked + not_liked for liked, not_liked in zip(histogram.liked, histogram.not_liked, strict=True)]
+    lower.stairs(_shares(counts), histogram.edges, fill=True, color=MODEL, alpha=0.35)
     lower.set_yticks([])
     lower.set_ylabel("pairs")
     lower.set_xlabel("score")
-    error = summary["model"]["calibration_error"]
     return Plot(
         "Reliability",
         "Share of liked pairs in bins of equal mass, against their mean score. On the dashed line a score means what "
         "it says. Below: how the scores are spread.",
-        _svg(figure, "reliability", f"Reliability diagram of the model. Calibration error {error:.4f}."),
+        _svg(
+            figure,
+            "reliability",
+            f"Reliability diagram of the model. Calibration error {model.calibration_error:.4f}.",
+        ),
     )
 
 
-def _score_distribution(summary: Mapping[str, Any]) -> Plot:
+def _score_distribution(model: Quality) -> Plot:
     figure, axes = _single_axes()
-    histogram = summary["score_histogram"]
-    for key, name, colour in (("not_liked", "not liked", OTHER), ("liked", "liked", MODEL)):
-        shares = [100.0 * share for share in _shares(histogram[key])]
-        axes.stairs(shares, histogram["edges"], fill=True, color=colour, alpha=0.18)
-        axes.stairs(shares, histogram["edges"], baseline=None, color=colour, linewidth=1.4, label=name)
+    histogram = model.histogram
+    for counts, name, colour in ((histogram.not_liked, "not liked", OTHER), (histogram.liked, "liked", MODEL)):
+        shares = [100.0 * share for share in _shares(counts)]
+        axes.stairs(shares, histogram.edges, fill=True, color=colour, alpha=0.18)
+        axes.stairs(shares, histogram.edges, baseline=None, color=colour, linewidth=1.4, label=name)
     axes.set_xlim(0.0, 1.0)
     axes.set_ylim(bottom=0.0)
     axes.set_xlabel("score")
     axes.set_ylabel("% of the class")
     _key_above(axes)
-    liked, not_liked = sum(histogram["liked"]), sum(histogram["not_liked"])
+    liked, not_liked = sum(histogram.liked), sum(histogram.not_liked)
     return Plot(
         "Scores by label",
         "Distribution of the scores of liked and of not liked pairs, each adding up to 100 %. The less they overlap, "
@@ -111,16 +124,17 @@ def _score_distribution(summary: Mapping[str, Any]) -> Plot:
     )
 
 
-def _exit_layers(exits: Mapping[str, Any]) -> Plot:
+def _exit_layers(exits: Exits) -> Plot:
     figure, axes = _single_axes()
-    layers, shares = list(exits["histogram"]), [100.0 * share for share in _shares(list(exits["histogram"].values()))]
+    layers = [str(layer) for layer in exits.histogram]
+    shares = [100.0 * share for share in _shares(list(exits.histogram.values()))]
     bars = axes.bar(layers, shares, width=0.62, color=MODEL)
     axes.bar_label(bars, labels=[f"{share:.1f} %" for share in shares], padding=3, color=INK)
     axes.grid(visible=False)
     axes.set_yticks([])
     axes.margins(y=0.12)
     axes.set_xlabel("exit layer")
-    depth = f"{exits['mean_exit_layer']:.2f} of {exits['num_layers']} layers"
+    depth = f"{exits.mean_exit_layer:.2f} of {exits.num_layers} layers"
     spoken = ", ".join(f"layer {layer} {share:.1f} %" for layer, share in zip(layers, shares, strict=True))
     return Plot(
         "Where pairs stop",
@@ -129,29 +143,62 @@ def _exit_layers(exits: Mapping[str, Any]) -> Plot:
     )
 
 
-def _roc(summary: Mapping[str, Any]) -> Plot:
+def _roc(summary: Summary) -> Plot:
     figure, axes = _single_axes()
-    aucs = {"model": summary["model"]["auc"], DRAWN_FLOOR: summary["floors"][DRAWN_FLOOR]["auc"]}
+    best = summary.best_floor
+    drawn = {best: (summary.floors[best], OTHER), "model": (summary.model, MODEL)}
     _diagonal(axes)
-    for name, colour in ((DRAWN_FLOOR, OTHER), ("model", MODEL)):
-        curve = summary["roc"][name]
+    for name, (quality, colour) in drawn.items():
         axes.plot(
-            curve["false_positive_rate"],
-            curve["true_positive_rate"],
+            quality.roc.false_positive_rate,
+            quality.roc.true_positive_rate,
             color=colour,
             linewidth=1.6,
-            label=f"{name} {aucs[name]:.4f}",
+            label=f"{name} {quality.auc:.4f}",
         )
     _unit_square(axes)
     axes.set_xlabel("not liked pairs above the cut")
     axes.set_ylabel("liked pairs above the cut")
     _key_above(axes)
+    spoken = ", ".join(f"{name} {quality.auc:.4f}" for name, (quality, _) in drawn.items())
     return Plot(
         "ROC curve",
-        "For every cut on the score: the share of liked against the share of not liked pairs above it. The area under "
-        "a line is its AUC; the dashed line is chance.",
-        _svg(figure, "roc", "ROC curves, AUC: " + ", ".join(f"{name} {auc:.4f}" for name, auc in aucs.items()) + "."),
+        "For every cut on the score: the share of liked against the share of not liked pairs above it, for the model "
+        "and the best floor. The area under a line is its AUC; the dashed line is chance.",
+        _svg(figure, "roc", f"ROC curves, AUC: {spoken}."),
     )
+
+
+def _history_lengths(tune: Mapping[int, int], test: Mapping[int, int]) -> Plot:
+    figure, axes = _single_axes()
+    lengths = range(min(*tune, *test), MOST_SHOWN + 1)
+    for offset, counts, name, colour in ((-0.2, tune, "tune prompts", OTHER), (0.2, test, "test prompts", MODEL)):
+        shares = [100.0 * share for share in _shares([counts.get(length, 0) for length in lengths])]
+        axes.bar([length + offset for length in lengths], shares, width=0.36, color=colour, label=name)
+    axes.grid(visible=False, axis="x")
+    axes.set_xticks(lengths, [str(length) for length in lengths[:-1]] + [f"{MOST_SHOWN}+"])
+    axes.set_xlabel("earlier interactions of the user")
+    axes.set_ylabel("% of the prompts")
+    _key_above(axes)
+    spoken = " and ".join(
+        f"{counts.get(MOST_SHOWN, 0) / sum(counts.values()):.1%} of the {name} prompts"
+        for name, counts in (("tune", tune), ("test", test))
+    )
+    return Plot(
+        "History lengths",
+        "Earlier interactions of the user, in the prompts that the LLM was tuned on and in those it is tested on; "
+        f"{MOST_SHOWN} is the most that is shown. Where the two differ, the LLM is tested on prompts unlike those it "
+        "learned from, which can cost AUC.",
+        _svg(figure, "lengths", f"Earlier interactions: {MOST_SHOWN} or more in {spoken}."),
+    )
+
+
+def _pooled(requests: Mapping[str, int]) -> Counter[int]:
+    """Requests by history length, those of `MOST_SHOWN` and more in one."""
+    pooled = Counter[int]()
+    for length, count in requests.items():
+        pooled[min(int(length), MOST_SHOWN)] += count
+    return +pooled
 
 
 def _single_axes() -> tuple[Figure, Axes]:
