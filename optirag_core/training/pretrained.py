@@ -6,10 +6,10 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from optirag_core.errors import ModelError
-from optirag_core.manifest import digest_of, file_sha256
+from optirag_core.manifest import MANIFEST, digest_of, file_sha256
 
 LLM_FILES = ("*.safetensors", "*.json", "*.model", "*.txt")
-"""Weights, config and tokenizer: what loading an LLM reads."""
+"""Weights, config and tokenizer: what loading an LLM reads, besides the manifest where it is one of our artifacts."""
 
 
 def pretrained_folder(path: str) -> Path:
@@ -38,7 +38,7 @@ def weights_digest(folder: Path) -> str:
     Raises:
         ModelError: the folder has none of them.
     """
-    files = sorted({file for pattern in LLM_FILES for file in folder.glob(pattern)})
+    files = sorted({file for pattern in LLM_FILES for file in folder.glob(pattern) if file.name != MANIFEST})
     if not files:
         raise ModelError(f"cannot load an LLM from {folder}: it holds no {', '.join(LLM_FILES)}")
     return digest_of({file.name: file_sha256(file) for file in files})

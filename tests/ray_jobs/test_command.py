@@ -55,7 +55,7 @@ def files_below(folder: Path) -> set[Path]:
         (prepare_data, ("--dataset.source", "yelp", "--data", "/no/such/folder"), "no folder /no/such/folder"),
         (tune_llm, (), "has no dataset: run `python -m ray_jobs.prepare_data`"),
         (score, ("--stray",), "expected pairs --section.key value"),
-        (train_exit_heads, ("--exit_heads.layers", "[3, 5]"), "must lie below llm.shape.num_layers 5"),
+        (train_exit_heads, ("--exit_heads.layers", "[3, 5]"), "must lie below llm.scratch.shape.num_layers 5"),
     ],
 )
 def test_one_line_and_exit_code_2(run, tmp_path, job, arguments, message):
@@ -98,7 +98,7 @@ def test_an_llm_with_too_few_layers_is_refused(run, finished_run):
 
     code, line = run(
         train_exit_heads, finished_run,
-        "--llm.init", "pretrained", "--llm.path", str(llm), "--exit_heads.layers", "[3, 30]",
+        "--llm.init", "pretrained", "--llm.pretrained.path", str(llm), "--exit_heads.layers", "[3, 30]",
     )  # fmt: skip
 
     assert code == 2
@@ -111,7 +111,14 @@ def test_an_llm_with_too_short_a_context_stops_before_training(run, finished_run
     before = files_below(Path(finished_run.workspace))
 
     code, line = run(
-        tune_llm, finished_run, "--llm.init", "pretrained", "--llm.path", str(llm), "--prompt.max_tokens", "2049"
+        tune_llm,
+        finished_run,
+        "--llm.init",
+        "pretrained",
+        "--llm.pretrained.path",
+        str(llm),
+        "--prompt.max_tokens",
+        "2049",
     )
 
     assert code == 2
@@ -125,7 +132,7 @@ def test_a_pretrained_llm_is_tuned_with_lora(run, finished_run, tmp_path, capsys
 
     code, _ = run(
         pipeline, own,
-        "--llm.init", "pretrained", "--llm.path", str(llm.path), "--llm.tuning", "lora", "--llm.max_steps", "2",
+        "--llm.init", "pretrained", "--llm.pretrained.path", str(llm.path), "--llm.pretrained.max_steps", "2",
     )  # fmt: skip
 
     assert code == 0
