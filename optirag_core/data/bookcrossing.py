@@ -1,7 +1,7 @@
 """BookCrossing (Ziegler et al., 2004): `BX-Users`, `BX-Books` and `BX-Book-Ratings`, Latin-1, `;`, quoted.
 
-Ratings are 0 to 10, where 0 stands for implicit feedback; there are no times. Only the country of a
-location is kept: a prompt shows nothing else of it.
+Ratings are 0 to 10, where 0 stands for implicit feedback; there are no times. Only the country of a location is kept,
+since a prompt shows nothing else of it.
 """
 
 import re

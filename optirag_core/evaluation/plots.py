@@ -128,7 +128,8 @@ def _exit_layers(exits: Exits) -> Plot:
     figure, axes = _single_axes()
     layers = [str(layer) for layer in exits.histogram]
     shares = [100.0 * share for share in _shares(list(exits.histogram.values()))]
-    bars = axes.bar(layers, shares, width=0.62, color=MODEL)
+    bars = axes.bar(range(len(layers)), shares, width=0.62, color=MODEL)
+    axes.set_xticks(range(len(layers)), layers)
     axes.bar_label(bars, labels=[f"{share:.1f} %" for share in shares], padding=3, color=INK)
     axes.grid(visible=False)
     axes.set_yticks([])
