@@ -63,7 +63,7 @@ class Bare:
     def __init__(self, settings: Settings, folder: Path) -> None:
         inputs = open_inputs(settings, *KINDS)
         _, tokenizer = load_llm(inputs["llm"].path)
-        assembler, _ = open_assembler(settings, Dataset.load(inputs["dataset"].path), inputs["retriever"], tokenizer)
+        assembler, _ = open_assembler(settings, inputs["dataset"], inputs["retriever"], tokenizer)
         self.plan = plan_shards(
             [pq.read_table(settings.scoring.requests)], settings.scoring.pairs_per_shard, folder / "shards"
         )

@@ -26,7 +26,7 @@ def explain(settings: Settings, *, user: str, item: str) -> None:
     inputs = open_inputs(settings, *KINDS)
     dataset = Dataset.load(inputs["dataset"].path)
     _, tokenizer = load_llm(inputs["llm"].path)
-    assembler, _ = open_assembler(settings, dataset, inputs["retriever"], tokenizer)
+    assembler, _ = open_assembler(settings, inputs["dataset"], inputs["retriever"], tokenizer)
     [assembled] = assembler.assemble([_request(dataset, user, item)])
     if assembled.prompt is None:
         raise DataError(f"user {user!r}, item {item!r}: {assembled.rejects[0].error}")

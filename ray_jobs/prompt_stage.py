@@ -10,6 +10,7 @@ from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 from optirag_core.artifacts import Artifact
 from optirag_core.config import PromptSettings, Settings
 from optirag_core.data.dataset import Dataset
+from optirag_core.data.histories import Histories
 from optirag_core.data.rows import Rows
 from optirag_core.data.splits import requests_for
 from optirag_core.engine.loading import context_length
@@ -47,12 +48,13 @@ def check_context(settings: PromptSettings, llm: PreTrainedConfig) -> None:
 
 
 def open_assembler(
-    settings: Settings, dataset: Dataset, retriever: Artifact, tokenizer: PreTrainedTokenizerBase
+    settings: Settings, dataset: Artifact, retriever: Artifact, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[PromptAssembler, PromptBuilder]:
     """Histories, similar users and token pieces behind one `assemble`."""
-    builder = PromptBuilder(settings.prompt, tokenizer, Rows(dataset.items, "item_id"))
+    builder = PromptBuilder(settings.prompt, tokenizer, Rows.open(dataset.path, "item"))
     assembler = PromptAssembler(
-        dataset,
+        Histories.open(dataset.path),
+        Rows.open(dataset.path, "user"),
         UserIndex.load(retriever.path),
         builder,
         settings.prompt,
@@ -72,7 +74,7 @@ def labelled_samples(
     """Prompts of a split, with or without similar users, and the answers to their candidates.
 
     Args:
-        max_users: only so many users, spread evenly over the table.
+        max_users: the most users, spread evenly over the table.
     """
     requests = requests_for(interactions, split)
     if max_users and max_users < len(requests):
@@ -92,7 +94,8 @@ def labelled_samples(
 def scratch_tokenizer(settings: PromptSettings, dataset: Dataset, vocab_size: int) -> PreTrainedTokenizerBase:
     """Train a tokenizer on the pieces of prompts, about as often as they occur in training."""
     template = PromptTemplate(settings)
-    items, users = Rows(dataset.items, "item_id"), Rows(dataset.users, "user_id")
+    items, users = Rows.of(dataset.items, "item"), Rows.of(dataset.users, "user")
+    histories = Histories.of(dataset.interactions)
     train = dataset.interactions.filter(pc.is_in(dataset.interactions["split"], pa.array(["train", "tune"])))
     texts, frames = [], []
     for item_id, rating in zip(train["item_id"].to_pylist(), train["rating"].to_pylist(), strict=True):
@@ -101,7 +104,8 @@ def scratch_tokenizer(settings: PromptSettings, dataset: Dataset, vocab_size: in
     fixed = [template.render(macro) for macro in MACROS_WITHOUT_VALUE]
     ranks = [template.render("rank", number) for number in range(1, MAX_RANK)]
     for user_id in pc.unique(train["user_id"]).to_pylist():
-        profile = users.get(user_id) or users.blank(user_id)
+        mean = histories.mean_of_target(histories.past(user_id))
+        profile = {**(users.get(user_id) or users.blank(user_id)), "mean_stars": mean}
         frames += [template.render(macro, profile) for macro in ("similar_user", "target_user")]
         frames += [*fixed, *ranks]
         texts += [f" {settings.answer_yes}", f" {settings.answer_no}"]

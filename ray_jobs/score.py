@@ -224,7 +224,7 @@ def _source(settings: Settings, inputs: Inputs, scratch: Path) -> Source:
         source = Source(location, grouped(files, scratch), {"files": dict(files.sha256)})
     if k is None:
         return source
-    filled = _with_candidates(source.tables, Candidates.load(inputs["retriever"].path, dataset), k)
+    filled = _with_candidates(source.tables, Candidates.load(inputs["retriever"].path, inputs["dataset"].path), k)
     return Source(source.name, filled, {**source.identity, "all_items_top_k": k})
 
 

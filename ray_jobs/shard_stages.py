@@ -20,7 +20,6 @@ from ray.actor import ActorHandle
 from ray.util import metrics
 
 from optirag_core.config import Settings, settings_from
-from optirag_core.data.dataset import Dataset
 from optirag_core.data.schema import REJECTS, REQUESTS, SCORES
 from optirag_core.engine.groups import UserGroup
 from optirag_core.engine.heads import ExitHeads
@@ -69,8 +68,7 @@ class BuildPrompts:
         loaded = settings_from(settings)
         inputs = _planned_inputs(loaded, versions, digests)
         _, tokenizer = load_llm(inputs["llm"].path)
-        dataset = Dataset.load(inputs["dataset"].path)
-        self._assembler, _ = open_assembler(loaded, dataset, inputs["retriever"], tokenizer)
+        self._assembler, _ = open_assembler(loaded, inputs["dataset"], inputs["retriever"], tokenizer)
         self._run = open_run(loaded, run)
         self._shards = {shard.number: shard for shard in self._run.plan().shards}
         self._board = board

@@ -55,7 +55,7 @@ def _loop(config: dict[str, Any]) -> None:
     dataset = Dataset.load(inputs["dataset"].path)
     model, tokenizer = load_llm(inputs["llm"].path, dtype=settings.llm.dtype)
     model.to(worker.device)
-    assembler, builder = open_assembler(settings, dataset, inputs["retriever"], tokenizer)
+    assembler, builder = open_assembler(settings, inputs["dataset"], inputs["retriever"], tokenizer)
     heads = ExitHeads(model, settings.exits.layers, builder.answer_ids)
 
     def features(split: str, share: slice, max_users: int | None = None) -> tuple[Features, Tensor]:

@@ -59,7 +59,7 @@ def _loop(config: dict[str, Any]) -> None:
     else:
         model, tokenizer = load_llm(settings.llm.path, dtype=settings.llm.dtype)
         check_context(settings.prompt, model.config)
-    assembler, builder = open_assembler(settings, dataset, inputs["retriever"], tokenizer)
+    assembler, builder = open_assembler(settings, inputs["dataset"], inputs["retriever"], tokenizer)
     samples = labelled_samples(assembler, dataset.interactions, "tune")
     cold = (
         labelled_samples(assembler, dataset.interactions, "tune", similar=False)
