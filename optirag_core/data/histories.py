@@ -164,7 +164,8 @@ class Histories:
             and (past.position is None or event.position < past.position)
             and event.shown.item_id not in past.hide
         ]
-        return [*self._show(self._rows_of_target(past)[-limit:]), *recent][-limit:]
+        shown = self._show(self._rows_of_target(past)[-(limit + len(past.hide)) :])
+        return [*(entry for entry in shown if entry.item_id not in past.hide), *recent][-limit:]
 
     def of_similar(self, user_id: str, past: Past, *, limit: int) -> list[Shown]:
         """A similar user's last `limit` training interactions."""
@@ -173,7 +174,11 @@ class Histories:
     def mean_of_target(self, past: Past) -> float | None:
         """Mean of the target user's training ratings; None where there are none."""
         rows = self._rows_of_target(past)
-        return self._mean(rows[self._in_train[rows]])
+        rows = rows[self._in_train[rows]]
+        if past.hide:
+            known = [self._item_ids[item] not in past.hide for item in self._items[rows].tolist()]
+            rows = rows[np.array(known, bool)]
+        return self._mean(rows)
 
     def mean_of_similar(self, user_id: str, past: Past) -> float | None:
         """Mean of a similar user's training ratings; None where there are none."""
@@ -204,12 +209,10 @@ class Histories:
         return next((event.time for event in recent if event.position >= position), None)
 
     def _rows_of_target(self, past: Past) -> np.ndarray:
-        """[H'] rows of the target user's interactions that the request may know."""
+        """[H'] rows of the target user's interactions before the request, candidates among them."""
         rows = self._rows_before(past.user_id, past.moment)
         if past.position is not None:
             rows = rows[self._positions[rows] < past.position]
-        if past.hide and len(rows):
-            rows = rows[~np.isin(self._items[rows], [self._item_ids.row(item_id) for item_id in past.hide])]
         return rows
 
     def _train_rows(self, user_id: str, past: Past) -> np.ndarray:

@@ -3,13 +3,16 @@
 Shape legend: `N` rows.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
+
+FENCE = 256
+"""Of this many ids one is held as a Python string: 0.3 MiB of 1 M ids, and a search takes 8 steps instead of 20."""
 
 
 class SortedIds(Sequence[str]):
@@ -24,6 +27,7 @@ class SortedIds(Sequence[str]):
         _, starts, text = ids.buffers()
         self._starts = memoryview(starts or b"").cast("q")[ids.offset : ids.offset + len(ids) + 1]  # bytes
         self._text = memoryview(text or b"")
+        self._fences = [self[row] for row in range(0, len(ids), FENCE)]
 
     @classmethod
     def of(cls, column: pa.ChunkedArray) -> Self:
@@ -41,7 +45,8 @@ class SortedIds(Sequence[str]):
         """The row of an id, -1 for one that is not there."""
         if not isinstance(value, str):
             return -1
-        row = bisect_left(self, value)  # code points sort as the bytes of UTF-8 do
+        start = FENCE * max(0, bisect_right(self._fences, value) - 1)
+        row = bisect_left(self, value, start, min(start + FENCE, len(self)))  # code points sort as their UTF-8 does
         return row if row < len(self) and self[row] == value else -1
 
 

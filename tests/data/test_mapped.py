@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optirag_core.data.mapped import SortedIds, one_batch, open_mapped, write_mapped
+from optirag_core.data.mapped import FENCE, SortedIds, one_batch, open_mapped, write_mapped
 
 TEXT = st.text(max_size=3)
 
@@ -42,3 +42,10 @@ def test_chunks_of_all_types_come_in_one_piece():
     assert batch.schema.field("text").type == pa.large_string()
     assert batch.to_pylist() == [*table.to_pylist(), *table.to_pylist()]
     assert one_batch(table.slice(0, 0)).num_rows == 0
+
+
+def test_every_id_of_many_is_found_on_either_side_of_a_fence():
+    known = [f"{number:04d}" for number in range(0, 2 * (3 * FENCE + 1), 2)]
+    ids = SortedIds(pa.array(known, pa.large_string()))
+    assert [ids.row(value) for value in known] == list(range(len(known)))
+    assert {ids.row(f"{number:04d}") for number in range(1, 2 * len(known), 2)} == {-1}
