@@ -37,7 +37,7 @@ def main() -> None:
     inputs = open_inputs(settings, *KINDS)
     dataset = Dataset.load(inputs["dataset"].path)
     model, tokenizer = load_llm(inputs["llm"].path)
-    assembler, builder = open_assembler(settings, dataset, inputs["retriever"], tokenizer)
+    assembler, builder = open_assembler(settings, inputs["dataset"], inputs["retriever"], tokenizer)
     requests = requests_from(requests_for(dataset.interactions, "test").slice(0, NUM_REQUESTS))
     groups = [assembled.prompt.group for assembled in assembler.assemble(requests) if assembled.prompt]
     engine = open_scorer(settings, inputs)

@@ -15,7 +15,7 @@ from optirag_core.config import Settings
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.loading import load_raw
 from optirag_core.data.raw_dataset import RawDataset
-from optirag_core.data.splits import history_lengths, split_interactions, with_mean_stars, with_split_method
+from optirag_core.data.splits import history_lengths, split_interactions, with_split_method
 from optirag_core.data.synthetic import write_synthetic
 from optirag_core.errors import DataError
 from optirag_core.manifest import file_sha256
@@ -80,7 +80,7 @@ def _split(raw: RawDataset, settings: Settings) -> Dataset:
         settings.dataset.source, len(raw.users), len(raw.items), len(interactions),
         ", ".join(f"{count} {name}" for name, count in splits.items()), 100 * np.mean(labels),
     )  # fmt: skip
-    return Dataset(interactions, with_mean_stars(raw.users, interactions), raw.items, info)
+    return Dataset(interactions, raw.users, raw.items, info)
 
 
 if __name__ == "__main__":

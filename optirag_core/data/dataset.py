@@ -1,4 +1,8 @@
-"""The data set artifact: canonical tables, split, with everything a report must say about where they came from."""
+"""The data set artifact: canonical tables, split, with everything a report must say about where they came from.
+
+interactions.parquet, users.parquet, items.parquet, info.json       read by training and evaluation
+history*.arrow, users.arrow, items.arrow                            mapped by whoever builds prompts
+"""
 
 import json
 from collections.abc import Mapping
@@ -8,6 +12,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from optirag_core.data.histories import Histories
+from optirag_core.data.rows import Rows
 
 INFO_FILE = "info.json"
 TABLES = ("interactions", "users", "items")
@@ -23,8 +30,12 @@ class Dataset:
     info: Mapping[str, Any]  # source, split method, order, counts, warnings
 
     def save(self, folder: Path) -> None:
+        """Write all files into an existing local folder."""
         for name in TABLES:
             write_table(getattr(self, name), folder / f"{name}.parquet")
+        Histories.of(self.interactions).save(folder)
+        Rows.of(self.users, "user").save(folder)
+        Rows.of(self.items, "item").save(folder)
         (folder / INFO_FILE).write_text(json.dumps(dict(self.info), indent=2), encoding="utf-8")
 
     @classmethod

@@ -123,24 +123,6 @@ def requests_for(interactions: pa.Table, split: str) -> pa.Table:
     return pa.table(columns, schema=REQUESTS.append(pa.field("labels", pa.list_(pa.int8()))))
 
 
-def mean_stars(interactions: pa.Table) -> pa.Table:
-    """Each user's mean rating over train rows only: user_id, mean_stars float32; users without such rows are absent."""
-    train = interactions.filter(pc.equal(interactions["split"], "train"))
-    means = train.group_by("user_id", use_threads=False).aggregate([("rating", "mean")])
-    return pa.table({"user_id": means["user_id"], "mean_stars": means["rating_mean"].cast(pa.float32())})
-
-
-def with_mean_stars(users: pa.Table, interactions: pa.Table) -> pa.Table:
-    """`users` with the column `mean_stars` from train rows, null for users without; whatever it held is replaced.
-
-    A publisher's own average covers the test ratings, too, so no loader passes it on.
-    """
-    means = mean_stars(interactions)
-    values = means["mean_stars"].take(pc.index_in(users["user_id"], means["user_id"].combine_chunks()))
-    kept = users.drop_columns("mean_stars") if "mean_stars" in users.column_names else users
-    return kept.append_column("mean_stars", values)
-
-
 def _check_shares(split: SplitSettings) -> None:
     held_out = split.validation_share + split.test_share
     if split.method != "leave_last_out" and held_out >= 1.0:

@@ -1,7 +1,7 @@
 """Yelp Open Dataset: `yelp_academic_dataset_{business,user,review}.json`.
 
-The users' file carries `average_stars`, the publisher's mean over all reviews, test ones included: it is never read.
-`mean_stars` stays null here; `splits.with_mean_stars` fills it from training interactions.
+The users' file carries `average_stars` and `fans` as they were on the day of the dump, after every review: they are
+never read. Prompts show a mean of training ratings instead, and no fans.
 """
 
 import re
@@ -21,11 +21,8 @@ from optirag_core.data.text import clean_text
 
 PREFIX = "yelp_academic_dataset_"
 EXTENSIONS = (".json", ".jsonl")
-USERS_SCHEMA = pa.schema(
-    [("user_id", pa.string()), ("joined", pa.string()), ("fans", pa.int32()), ("mean_stars", pa.float32())]
-)
+USERS_SCHEMA = pa.schema([("user_id", pa.string()), ("joined", pa.string())])
 ITEMS_SCHEMA = pa.schema([(name, pa.string()) for name in ("item_id", "title", "city", "state", "categories")])
-MAX_FANS = 2**31 - 1
 
 
 def load_yelp(folder: Path, settings: DatasetSettings) -> RawDataset:
@@ -48,7 +45,7 @@ def load_yelp(folder: Path, settings: DatasetSettings) -> RawDataset:
     warnings = [*reviews.warnings, *businesses.warnings, *profiles.warnings, *_missing_items(reviews, businesses)]
     num_unknown_users = len(users) - len({user for user, *_ in profiles.values})
     if users_file is None:
-        warnings.append(f"no {PREFIX}user.json in {folder}: when users joined and their fans are unknown")
+        warnings.append(f"no {PREFIX}user.json in {folder}: when users joined is unknown")
     elif num_unknown_users:
         warnings.append(f"{num_unknown_users:,} users of reviews are not in {users_file.name}: profiles unknown")
     return RawDataset(
@@ -102,12 +99,6 @@ def _business(record: Mapping[str, Any]) -> tuple[str | None, ...]:
     return (identifier(record, "business_id"), *texts)
 
 
-def _user(record: Mapping[str, Any]) -> tuple[str, str | None, int | None, None]:
-    joined, fans = text_of(record, "yelping_since")[:10], record.get("fans")
-    known_fans = isinstance(fans, int) and not isinstance(fans, bool) and 0 <= fans <= MAX_FANS
-    return (
-        identifier(record, "user_id"),
-        joined if re.fullmatch(r"\d{4}-\d{2}-\d{2}", joined, re.ASCII) else None,
-        fans if known_fans else None,
-        None,
-    )
+def _user(record: Mapping[str, Any]) -> tuple[str, str | None]:
+    joined = text_of(record, "yelping_since")[:10]
+    return identifier(record, "user_id"), joined if re.fullmatch(r"\d{4}-\d{2}-\d{2}", joined, re.ASCII) else None

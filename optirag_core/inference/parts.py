@@ -3,7 +3,7 @@
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from optirag_core.config import PromptSettings, Settings
-from optirag_core.data.dataset import Dataset
+from optirag_core.data.histories import Histories
 from optirag_core.data.rows import Rows
 from optirag_core.engine.heads import ExitHeads
 from optirag_core.engine.loading import check_context, load_answer_ids, load_llm
@@ -20,10 +20,12 @@ def open_assembler(
     settings: PromptSettings, artifacts: Artifacts, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[PromptAssembler, PromptBuilder]:
     """Histories, similar users and token pieces behind one `assemble`."""
-    dataset = Dataset.load(artifacts["dataset"].path)
-    builder = PromptBuilder(settings, tokenizer, Rows(dataset.items, "item_id"))
-    index = UserIndex.load(artifacts["index"].path)
-    assembler = PromptAssembler(dataset, index, builder, settings, num_similar_users=settings.num_similar_users)
+    dataset = artifacts["dataset"].path
+    builder = PromptBuilder(settings, tokenizer, Rows.open(dataset, "item"))
+    assembler = PromptAssembler(
+        Histories.open(dataset), Rows.open(dataset, "user"), UserIndex.load(artifacts["index"].path), builder, settings,
+        num_similar_users=settings.num_similar_users,
+    )  # fmt: skip
     return assembler, builder
 
 

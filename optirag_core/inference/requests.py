@@ -41,7 +41,7 @@ def open_source(settings: Settings, artifacts: Artifacts, scratch: Path) -> Sour
         DataError: a file is damaged, or has other columns than requests or pairs.
     """
     location, top_k = settings.requests.path, settings.requests.all_items_top_k
-    dataset = Dataset.load(artifacts["dataset"].path) if location is None or top_k is not None else None
+    dataset = Dataset.load(artifacts["dataset"].path) if location is None else None
     if location is not None:
         files = open_requests(location, settings.storage, scratch)
         source = Source(location, grouped(files, scratch), {"files": dict(files.sha256)})
@@ -51,7 +51,7 @@ def open_source(settings: Settings, artifacts: Artifacts, scratch: Path) -> Sour
         source = _test_split(dataset, settings.requests, settings.seed)
     if top_k is None:
         return source
-    candidates = Candidates.load(artifacts["retriever"].path, dataset)
+    candidates = Candidates.load(artifacts["retriever"].path, artifacts["dataset"].path)
     filled = _with_candidates(source.tables, candidates, top_k)
     return Source(source.name, filled, {**source.identity, "all_items_top_k": top_k})
 

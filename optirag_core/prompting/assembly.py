@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from optirag_core.config import PromptSettings
-from optirag_core.data.dataset import Dataset
+from optirag_core.data.histories import Histories
 from optirag_core.data.rows import Rows
 from optirag_core.errors import PromptTooLong
 from optirag_core.prompting.builder import Context, Prompt, PromptBuilder
-from optirag_core.prompting.history import Histories
 
 MAX_SHOWN = 100
 """Characters of an id that a message shows."""
@@ -70,11 +69,11 @@ class PromptAssembler:
     """Turns requests into prompts with one data set, one retriever and one tokenizer."""
 
     def __init__(
-        self, dataset: Dataset, neighbours: Neighbours, builder: PromptBuilder, settings: PromptSettings, *,
-        num_similar_users: int,
+        self, histories: Histories, users: Rows, neighbours: Neighbours, builder: PromptBuilder,
+        settings: PromptSettings, *, num_similar_users: int,
     ) -> None:  # fmt: skip
-        self._histories = Histories(dataset.interactions)
-        self._users = Rows(dataset.users, "user_id")
+        self._histories = histories
+        self._users = users
         self._neighbours = neighbours
         self._builder = builder
         self._settings = settings
@@ -125,24 +124,25 @@ class PromptAssembler:
         return prompt if fitting else None, fitting, rejects
 
     def _context(self, request: Request, candidates: Sequence[str], similar_users: Sequence[Neighbour]) -> Context:
-        history = self._histories.of_target(
-            request.user_id,
-            as_of=request.as_of,
-            as_of_position=request.as_of_position,
-            hide=set(candidates),
-            limit=self._settings.max_history,
+        histories, limit = self._histories, self._settings.max_similar_history
+        past = histories.past(
+            request.user_id, as_of=request.as_of, as_of_position=request.as_of_position, hide=set(candidates)
         )
-        limit = self._settings.max_similar_history
         ids = [neighbour.user_id for neighbour in similar_users]
-        shown = [(user, self._histories.of_similar(user, as_of=request.as_of, limit=limit)) for user in ids]
+        shown = [(user, histories.of_similar(user, past, limit=limit)) for user in ids]
         return Context(
-            user=self._profile(request.user_id),
-            history=history,
-            similar=[(self._profile(user), entries) for user, entries in shown if entries],
+            user=self._profile(request.user_id, histories.mean_of_target(past)),
+            history=histories.of_target(past, limit=self._settings.max_history),
+            similar=[
+                (self._profile(user, histories.mean_of_similar(user, past)), entries)
+                for user, entries in shown
+                if entries
+            ],
         )
 
-    def _profile(self, user_id: str) -> Mapping[str, Any]:
-        return self._users.get(user_id) or self._users.blank(user_id)
+    def _profile(self, user_id: str, mean_stars: float | None) -> Mapping[str, Any]:
+        """A user's row as it stood at the request: its mean is that of the ratings until then."""
+        return {**(self._users.get(user_id) or self._users.blank(user_id)), "mean_stars": mean_stars}
 
     def _usable(self, request: Request, asked: set[Pair]) -> tuple[list[str], list[Reject]]:
         candidates: list[str] = []

@@ -11,9 +11,9 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from optirag_core.config import PromptSettings
+from optirag_core.data.histories import Shown
 from optirag_core.engine.groups import UserGroup
 from optirag_core.errors import PromptTooLong
-from optirag_core.prompting.history import Shown
 from optirag_core.prompting.template import PromptTemplate
 from optirag_core.prompting.tokens import PieceEncoder
 

@@ -12,8 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
-from optirag_core.data.dataset import Dataset
-from optirag_core.prompting.history import Histories
+from optirag_core.data.histories import Histories
 from optirag_core.retrieval.vectors import load_vectors
 
 SCORES_PER_CHUNK = 2**23
@@ -31,7 +30,7 @@ class Candidates:
     """
 
     def __init__(
-        self, user_ids: pa.StringArray, users: Tensor, item_ids: pa.StringArray, items: Tensor, interactions: pa.Table
+        self, user_ids: pa.Array, users: Tensor, item_ids: pa.Array, items: Tensor, histories: Histories
     ) -> None:
         """
         Args:
@@ -39,7 +38,7 @@ class Candidates:
             users: [U, D] float32.
             item_ids: [I].
             items: [I, D] float32, with their lengths.
-            interactions: of all splits, a table of `INTERACTIONS`.
+            histories: of all splits.
         """
         by_id = pc.sort_indices(item_ids)  # so that of two equal scores the lower row has the lower id
         self._item_ids = np.array(item_ids.take(by_id).to_pylist(), dtype=object)  # [I]
@@ -47,20 +46,20 @@ class Candidates:
         self._users = users.numpy()  # [U, D]
         self._user_row = {user_id: row for row, user_id in enumerate(user_ids.to_pylist())}
         self._item_row = {item_id: row for row, item_id in enumerate(self._item_ids)}
-        self._popular = self._by_popularity(interactions)  # [I]
-        self._histories = Histories(interactions)
+        self._popular = np.argsort(-histories.popularity(item_ids.take(by_id)), kind="stable")  # [I]
+        self._histories = histories
         longest = np.linalg.norm(self._items, axis=1).max(initial=0.0)
         # |error| of a float32 inner product of D terms is below D * epsilon * |u| * |v|; twice that for two of them
         self._tolerance = 2 * self._items.shape[1] * np.finfo(np.float32).eps * longest  # times the user's length
 
     @classmethod
-    def load(cls, retriever: Path, dataset: Dataset) -> Self:
-        """Open the vectors of a retriever artifact, of which `dataset` is the parent.
+    def load(cls, retriever: Path, dataset: Path) -> Self:
+        """Open the files of a retriever artifact, and those of the data set artifact that it was made from.
 
         Raises:
             ArtifactCorrupt: ids and vectors disagree in number.
         """
-        return cls(*load_vectors(retriever, "user"), *load_vectors(retriever, "item"), dataset.interactions)
+        return cls(*load_vectors(retriever, "user"), *load_vectors(retriever, "item"), Histories.open(dataset))
 
     def top(
         self,
@@ -77,7 +76,7 @@ class Candidates:
 
         Args:
             user_ids: any; null has no candidates.
-            k: at most so many; fewer where fewer items are left.
+            k: the most to return; fewer where fewer items are left.
             as_of: microseconds since 1970 (UTC), one per user; null: all interactions are left out.
             as_of_position: the same in the user's own order.
         """
@@ -96,7 +95,8 @@ class Candidates:
     def _seen(self, user_id: str | None, as_of: int | None, as_of_position: int | None) -> list[int]:
         if user_id is None:
             return []
-        shown = self._histories.of_target(user_id, as_of=as_of, as_of_position=as_of_position, hide=(), limit=ALL)
+        past = self._histories.past(user_id, as_of=as_of, as_of_position=as_of_position)
+        shown = self._histories.of_target(past, limit=ALL)
         return [self._item_row[entry.item_id] for entry in shown if entry.item_id in self._item_row]
 
     def _ranked(self, rows: Sequence[int], seen: Sequence[Sequence[int]], k: int) -> Iterator[np.ndarray]:
@@ -121,8 +121,3 @@ class Candidates:
     def _most_popular(self, seen: Sequence[int], k: int) -> np.ndarray:
         first = self._popular[: k + len(seen)]
         return first[~np.isin(first, seen)][:k]
-
-    def _by_popularity(self, interactions: pa.Table) -> np.ndarray:
-        train = interactions.filter(pc.equal(interactions["split"], "train"))
-        rows = pc.index_in(train["item_id"], pa.array(self._item_ids, pa.string())).drop_null().to_numpy()
-        return np.argsort(-np.bincount(rows, minlength=len(self._item_ids)), kind="stable")

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from torch import Tensor
 
+from optirag_core.data.mapped import SortedIds
 from optirag_core.errors import ArtifactCorrupt, ConfigError
 from optirag_core.retrieval.faiss_library import load_faiss
 from optirag_core.retrieval.vectors import load_vectors, save_vectors
@@ -40,23 +42,22 @@ class Neighbour(NamedTuple):
 class UserIndex:
     """User vectors and the FAISS index over them; make one with `build` or `load`."""
 
-    def __init__(self, user_ids: pa.StringArray, embeddings: Tensor, index: Any) -> None:
-        self.user_ids = user_ids  # [U]
+    def __init__(self, user_ids: pa.LargeStringArray, embeddings: Tensor, index: Any) -> None:
+        self.user_ids = SortedIds(user_ids)  # [U]
         self.embeddings = embeddings  # [U, D]
         self._index = index
-        self._row_of = {user_id: row for row, user_id in enumerate(user_ids.to_pylist())}
 
     @classmethod
-    def build(cls, user_ids: pa.StringArray, embeddings: Tensor, factory: str) -> Self:
+    def build(cls, user_ids: pa.Array, embeddings: Tensor, factory: str) -> Self:
         """Index the users' vectors.
 
         Args:
-            user_ids: [U], distinct.
+            user_ids: [U], ascending, distinct.
             embeddings: [U, D] float32, each of length 1.
             factory: FAISS factory string; "Flat" is exact, IVF and HNSW are approximate.
 
         Raises:
-            ConfigError: FAISS is missing or installed twice, or cannot build such an index from so many users.
+            ConfigError: FAISS is missing or installed twice, or the number of users is too small for such an index.
         """
         faiss = load_faiss()
         vectors = np.ascontiguousarray(embeddings.numpy(), dtype=np.float32)
@@ -70,11 +71,13 @@ class UserIndex:
             ) from None
         index.add(vectors)
         _probe_enough(faiss, index)
-        return cls(user_ids, embeddings, index)
+        ids = user_ids.cast(pa.large_string())
+        assert pc.all(pc.less(ids[:-1], ids[1:])).as_py() is not False, "user ids are searched by bisection"
+        return cls(ids, embeddings, index)
 
     def __contains__(self, user_id: str) -> bool:
         """Whether the user has training interactions; one who has none is a cold start."""
-        return user_id in self._row_of
+        return self.user_ids.row(user_id) >= 0
 
     def similar(self, user_id: str, k: int) -> list[Neighbour]:
         """The k most similar users of one user; see `similar_batch`."""
@@ -91,27 +94,30 @@ class UserIndex:
 
         Args:
             user_ids: any; one who is not in the index (no training interaction) gets an empty list.
-            k: at most so many; fewer where the index holds fewer others.
+            k: the most to return; fewer where the index holds fewer others.
         """
-        rows = np.array([self._row_of.get(user_id, -1) for user_id in user_ids], dtype=np.int64)
+        rows = np.array([self.user_ids.row(user_id) for user_id in user_ids], dtype=np.int64)
         known = rows[rows >= 0]
         found = self._search(known, k) if k > 0 else iter([[]] * len(known))
         return [next(found) if row >= 0 else [] for row in rows]
 
     def save(self, folder: Path) -> None:
-        """Write users.parquet, user_embeddings.safetensors and index.faiss into an existing local folder."""
-        save_vectors(folder, "user", self.user_ids, self.embeddings)
+        """Write users.arrow, user_embeddings.safetensors and index.faiss into an existing local folder."""
+        save_vectors(folder, "user", self.user_ids.array, self.embeddings)
         load_faiss().write_index(self._index, str(folder / INDEX_FILE))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """Read what `save` wrote. Verify the files' hashes first: FAISS trusts what it reads.
+        """Map what `save` wrote, so that all processes of a machine share its memory.
+
+        Verify the files' hashes first: FAISS trusts what it reads.
 
         Raises:
             ArtifactCorrupt: the files disagree on the number or width of the vectors.
         """
         user_ids, embeddings = load_vectors(folder, "user")
-        index = load_faiss().read_index(str(folder / INDEX_FILE))
+        faiss = load_faiss()
+        index = faiss.read_index(str(folder / INDEX_FILE), faiss.IO_FLAG_MMAP_IFC)
         if (index.ntotal, index.d) != tuple(embeddings.shape):
             raise ArtifactCorrupt(
                 f"{folder / INDEX_FILE} holds {index.ntotal:,} vectors of width {index.d}, but user_embeddings are "
@@ -136,7 +142,7 @@ class UserIndex:
 
     def _neighbours(self, rows: np.ndarray, similarities: np.ndarray) -> list[Neighbour]:
         return [
-            Neighbour(self.user_ids[int(row)].as_py(), float(similarity))
+            Neighbour(self.user_ids[row], float(similarity))
             for row, similarity in zip(rows, similarities, strict=True)
             if similarity > -np.inf
         ]

@@ -1,22 +1,20 @@
-"""Ids and their vectors on disk: `<noun>s.parquet` and `<noun>_embeddings.safetensors`.
+"""Ids and their vectors on disk: `<noun>s.arrow` and `<noun>_embeddings.safetensors`.
 
 Shape legend: `N` users or items, `D` embedding width.
 """
 
 from pathlib import Path
-from typing import Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from optirag_core.data.mapped import one_batch, open_mapped, write_mapped
+from optirag_core.data.rows import Noun
 from optirag_core.errors import ArtifactCorrupt
 
-Noun = Literal["user", "item"]
 
-
-def save_vectors(folder: Path, noun: Noun, ids: pa.StringArray, embeddings: Tensor) -> None:
+def save_vectors(folder: Path, noun: Noun, ids: pa.Array, embeddings: Tensor) -> None:
     """Write ids and vectors; row n of the vectors belongs to id n.
 
     Args:
@@ -24,12 +22,12 @@ def save_vectors(folder: Path, noun: Noun, ids: pa.StringArray, embeddings: Tens
         ids: [N].
         embeddings: [N, D] float32.
     """
-    pq.write_table(pa.table({f"{noun}_id": ids}), folder / f"{noun}s.parquet", write_page_checksum=True)
+    write_mapped(one_batch(pa.table({f"{noun}_id": ids})), folder / f"{noun}s.arrow")
     save_file({"embeddings": embeddings.contiguous()}, folder / f"{noun}_embeddings.safetensors")
 
 
-def load_vectors(folder: Path, noun: Noun) -> tuple[pa.StringArray, Tensor]:
-    """Read what `save_vectors` wrote.
+def load_vectors(folder: Path, noun: Noun) -> tuple[pa.LargeStringArray, Tensor]:
+    """Map what `save_vectors` wrote; all processes of a machine share its memory.
 
     Returns:
         ids [N], embeddings [N, D] float32.
@@ -37,10 +35,10 @@ def load_vectors(folder: Path, noun: Noun) -> tuple[pa.StringArray, Tensor]:
     Raises:
         ArtifactCorrupt: the two files have different numbers of rows.
     """
-    table = pq.read_table(folder / f"{noun}s.parquet", page_checksum_verification=True)
+    ids = open_mapped(folder / f"{noun}s.arrow")[f"{noun}_id"]
     embeddings = load_file(folder / f"{noun}_embeddings.safetensors")["embeddings"]
-    if table.num_rows != len(embeddings):
+    if len(ids) != len(embeddings):
         raise ArtifactCorrupt(
-            f"{folder}: {table.num_rows:,} {noun} ids but {len(embeddings):,} vectors; run train_retriever again"
+            f"{folder}: {len(ids):,} {noun} ids but {len(embeddings):,} vectors; run train_retriever again"
         )
-    return table[f"{noun}_id"].combine_chunks(), embeddings
+    return ids, embeddings

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from optirag_core.config import PromptSettings
 from optirag_core.data.dataset import Dataset
+from optirag_core.data.histories import Histories
 from optirag_core.data.rows import Rows
 from optirag_core.prompting.builder import PUNCTUATION
 from optirag_core.prompting.template import MACROS_WITHOUT_VALUE, PromptTemplate
@@ -32,7 +33,8 @@ _SENTENCE = re.compile(r"[^.:\[]*[.:\[]*")
 def scratch_tokenizer(settings: PromptSettings, dataset: Dataset, vocab_size: int) -> PreTrainedTokenizerBase:
     """Train a tokenizer on the pieces of prompts, about as often as they occur in training."""
     template = PromptTemplate(settings)
-    items, users = Rows(dataset.items, "item_id"), Rows(dataset.users, "user_id")
+    items, users = Rows.of(dataset.items, "item"), Rows.of(dataset.users, "user")
+    histories = Histories.of(dataset.interactions)
     train = dataset.interactions.filter(pc.is_in(dataset.interactions["split"], pa.array(["train", "tune"])))
     texts, frames = [], []
     for item_id, rating in zip(train["item_id"].to_pylist(), train["rating"].to_pylist(), strict=True):
@@ -41,7 +43,8 @@ def scratch_tokenizer(settings: PromptSettings, dataset: Dataset, vocab_size: in
     fixed = [template.render(macro) for macro in MACROS_WITHOUT_VALUE]
     ranks = [template.render("rank", number) for number in range(1, MAX_RANK)]
     for user_id in pc.unique(train["user_id"]).to_pylist():
-        profile = users.get(user_id) or users.blank(user_id)
+        mean = histories.mean_of_target(histories.past(user_id))
+        profile = {**(users.get(user_id) or users.blank(user_id)), "mean_stars": mean}
         frames += [template.render(macro, profile) for macro in ("similar_user", "target_user")]
         frames += [*fixed, *ranks]
         texts += [f" {settings.answer_yes}", f" {settings.answer_no}"]

@@ -14,10 +14,8 @@ from optirag_core.config import DatasetSettings
 from optirag_core.data.schema import INTERACTIONS, RATINGS, REQUESTS, SPLITS
 from optirag_core.data.splits import (
     history_lengths,
-    mean_stars,
     requests_for,
     split_interactions,
-    with_mean_stars,
     with_split_method,
 )
 from optirag_core.errors import ConfigError, DataError
@@ -328,24 +326,10 @@ def test_leak_held_out_ratings_change_nothing_that_training_sees(method, times):
     assert changed.select(unchanged) == original.select(unchanged)
     assert not changed["label"].equals(original["label"])
     assert train_rows(changed) == train_rows(original)
-    assert mean_stars(changed) == mean_stars(original)
 
 
 def train_rows(interactions):
     return [row for row in interactions.to_pylist() if row["split"] == "train"]
-
-
-def test_mean_stars_by_hand_from_train_rows_only():
-    rows = [("a", f"i{number}", float(rating), day(number)) for number, rating in enumerate([1, 2, 3, 4, 5, 5])]
-    settings = split_settings("leave_last_out", tune_share=1.0)
-    interactions, _ = split_interactions(ratings_table(rows), settings, seed=0)
-    assert interactions["split"].to_pylist() == ["train"] * 3 + ["tune", "validation", "test"]
-    assert mean_stars(interactions).to_pylist() == [{"user_id": "a", "mean_stars": 2.0}]
-    users = pa.table({"user_id": ["b", "a"], "mean_stars": pa.array([4.9, 4.9], pa.float32()), "fans": [1, 2]})
-    assert with_mean_stars(users, interactions).to_pylist() == [
-        {"user_id": "b", "fans": 1, "mean_stars": None},
-        {"user_id": "a", "fans": 2, "mean_stars": 2.0},
-    ]
 
 
 def test_what_cannot_be_split_is_refused():

@@ -6,9 +6,9 @@ from typing import Any
 import pyarrow as pa
 
 from optirag_core.config import PromptSettings
+from optirag_core.data.histories import Shown
 from optirag_core.data.schema import INTERACTIONS
 from optirag_core.prompting.builder import Context
-from optirag_core.prompting.history import Shown
 from optirag_core.prompting.template import PromptTemplate
 
 FAMILIES = ("books", "amazon", "yelp", "generic")
@@ -20,7 +20,7 @@ SETTINGS = {
     for family in FAMILIES
 }
 READER = {
-    "user_id": "u", "location": "USA", "age": 47, "joined": "2016-07-20", "fans": 3, "mean_stars": 3.825,
+    "user_id": "u", "location": "USA", "age": 47, "joined": "2016-07-20", "mean_stars": 3.825,
 }  # fmt: skip
 
 

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from optirag_core.data.histories import Shown
 from optirag_core.errors import PromptError, PromptTooLong
 from optirag_core.prompting.builder import MIN_ENTRIES, Context, PromptBuilder
-from optirag_core.prompting.history import Shown
 from optirag_core.prompting.tokens import PieceEncoder
 
 from .conftest import FAMILIES, READER, SETTINGS, TEXT_FIELDS, item, whole_prompt

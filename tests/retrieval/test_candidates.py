@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from optirag_core.data.dataset import Dataset
+from optirag_core.data.histories import Histories
 from optirag_core.data.schema import INTERACTIONS
 from optirag_core.retrieval import candidates
 from optirag_core.retrieval.candidates import Candidates
@@ -27,14 +27,14 @@ SEEN = [
 """Popularity in training: i1 2, i3 1, i4 1, i2 0; i9 is no node of the graph."""
 
 
-def table(rows) -> pa.Table:
+def histories(rows) -> Histories:
     seen: dict = {}
     records = []
     for user, item, split, time in rows:
         seen[user] = seen.get(user, -1) + 1
         row = {"user_id": user, "item_id": item, "rating": 4.0, "label": 1, "split": split}
         records.append(row | {"event_time": time, "position": seen[user]})
-    return pa.Table.from_pylist(records, schema=INTERACTIONS)
+    return Histories.of(pa.Table.from_pylist(records, schema=INTERACTIONS))
 
 
 def vectors(rows: dict) -> tuple[pa.Array, torch.Tensor]:
@@ -43,7 +43,7 @@ def vectors(rows: dict) -> tuple[pa.Array, torch.Tensor]:
 
 @pytest.fixture
 def found() -> Candidates:
-    return Candidates(*vectors(USERS), *vectors(ITEMS), table(SEEN))
+    return Candidates(*vectors(USERS), *vectors(ITEMS), histories(SEEN))
 
 
 def test_by_hand(found):
@@ -53,7 +53,7 @@ def test_by_hand(found):
 
 
 def test_ties_go_by_item_id():
-    free = Candidates(*vectors(USERS), *vectors(ITEMS), table([("x", "i1", "train", 1)]))
+    free = Candidates(*vectors(USERS), *vectors(ITEMS), histories([("x", "i1", "train", 1)]))
     assert free.top(["u1", "u2", "u3"], 4) == [
         ["i1", "i3", "i2", "i4"], ["i1", "i2", "i4", "i3"], ["i2", "i4", "i3", "i1"],
     ]  # fmt: skip
@@ -71,11 +71,18 @@ def test_what_happens_later_stays_a_candidate(found):
     assert found.top(["late"], 1, as_of=[400]) == [["i1"]]
 
 
+def test_a_position_means_its_moment(found):
+    """u3 met i1 and i4 at one moment: a request at the position of either knows of neither."""
+    assert found.top(["u3"] * 3, 4, as_of_position=[0, 1, 2]) == [
+        ["i2", "i4", "i3", "i1"], ["i2", "i4", "i3", "i1"], ["i2", "i3"],
+    ]  # fmt: skip
+
+
 def test_files_of_the_retriever(tmp_path, found):
     UserIndex.build(*vectors(USERS), "Flat").save(tmp_path)
     save_vectors(tmp_path, "item", *vectors(ITEMS))
-    empty = pa.table({})
-    loaded = Candidates.load(tmp_path, Dataset(table(SEEN), empty, empty, {}))
+    histories(SEEN).save(tmp_path)
+    loaded = Candidates.load(tmp_path, tmp_path)
     asked = ["u1", "u2", "u3", "nobody"]
     assert loaded.top(asked, 4) == found.top(asked, 4)
 
@@ -90,7 +97,7 @@ def test_equal_to_brute_force_and_to_one_user_at_a_time(seed, k, coarse, chunk):
     user_ids, item_ids = [f"u{n}" for n in range(7)], [f"i{n}" for n in chance.permutation(20)]
     rows = [(str(u), str(i), "train", 1) for u in user_ids for i in chance.choice(item_ids, 4, replace=False)]
     arrays = [torch.tensor(values, dtype=torch.float32) for values in (users, items)]
-    tested = Candidates(pa.array(user_ids), arrays[0], pa.array(item_ids), arrays[1], table(rows))
+    tested = Candidates(pa.array(user_ids), arrays[0], pa.array(item_ids), arrays[1], histories(rows))
     exact = [array.double().numpy() for array in arrays]
     expected = []
     for number, user in enumerate(user_ids):

@@ -9,9 +9,9 @@ from optirag_core.retrieval.vectors import load_vectors, save_vectors
 def test_round_trip(tmp_path):
     ids, embeddings = pa.array(["ö", "1", ""]), torch.randn(5, 3).T[:, :4]  # not contiguous
     save_vectors(tmp_path, "item", ids, embeddings)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["item_embeddings.safetensors", "items.parquet"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["item_embeddings.safetensors", "items.arrow"]
     loaded_ids, loaded = load_vectors(tmp_path, "item")
-    assert loaded_ids.equals(ids)
+    assert loaded_ids.to_pylist() == ids.to_pylist()
     assert torch.equal(loaded, embeddings)
 
 
