@@ -31,6 +31,7 @@ from benchmarks.hardware import commit, hardware
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.schema import INTERACTIONS, TIMESTAMP
 from optirag_core.retrieval.index import UserIndex
+from optirag_core.retrieval.vectors import save_vectors
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 BEFORE = "754def9"
@@ -124,6 +125,7 @@ def _write(folder: Path, num_users: int) -> None:
     items = pa.table({"item_id": item_ids, "title": _ids("A title of usual length, number ", ITEMS, 7)})
     Dataset(pa.table(columns, schema=INTERACTIONS), users, items, {}).save(folder)
     vectors = torch.nn.functional.normalize(torch.randn(num_users, WIDTH, generator=torch.Generator().manual_seed(0)))
+    save_vectors(folder / "retriever", "user", user_ids, vectors)
     UserIndex.build(user_ids, vectors, "Flat").save(folder / "retriever")
     pq.write_table(pa.table({"user_id": user_ids}), folder / "retriever" / "users.parquet", write_page_checksum=True)
     os.sync()  # pages that are not on disk yet would count as written by whoever maps them

@@ -60,7 +60,7 @@ def main() -> None:
 def _open_now(folder: Path) -> tuple[Callable[..., None], UserIndex]:
     from optirag_core.data.histories import Histories
 
-    histories, index = Histories.open(folder), UserIndex.load(folder / "retriever")
+    histories, index = Histories.open(folder), UserIndex.load(folder / "retriever", folder / "retriever")
     users, items = Rows.open(folder, "user"), Rows.open(folder, "item")
 
     def lookup(target: str, similar: list[str], candidates: list[str]) -> None:

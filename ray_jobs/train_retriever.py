@@ -69,7 +69,7 @@ def _indexed(settings: Settings, artifacts: Artifacts, retriever: Artifact, reci
     index = UserIndex.build(*load_vectors(retriever.path, "user"), settings.index.factory)
     with scratch_folder() as files:
         index.save(files)
-        return recipe.save(artifacts.workspace, files, {"num_users": len(index.user_ids)})
+        return recipe.save(artifacts.workspace, files, {"num_users": len(index.embeddings)})
 
 
 if __name__ == "__main__":

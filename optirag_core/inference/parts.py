@@ -22,10 +22,11 @@ def open_assembler(
     """Histories, similar users and token pieces behind one `assemble`."""
     dataset = artifacts["dataset"].path
     builder = PromptBuilder(settings, tokenizer, Rows.open(dataset, "item"))
+    index = UserIndex.load(artifacts["retriever"].path, artifacts["index"].path)
+    histories, users = Histories.open(dataset), Rows.open(dataset, "user")
     assembler = PromptAssembler(
-        Histories.open(dataset), Rows.open(dataset, "user"), UserIndex.load(artifacts["index"].path), builder, settings,
-        num_similar_users=settings.num_similar_users,
-    )  # fmt: skip
+        histories, users, index, builder, settings, num_similar_users=settings.num_similar_users
+    )
     return assembler, builder
 
 

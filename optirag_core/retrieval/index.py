@@ -15,7 +15,7 @@ from torch import Tensor
 from optirag_core.data.mapped import SortedIds
 from optirag_core.errors import ArtifactCorrupt, ConfigError
 from optirag_core.retrieval.faiss_library import load_faiss
-from optirag_core.retrieval.vectors import load_vectors, save_vectors
+from optirag_core.retrieval.vectors import load_vectors
 
 INDEX_FILE = "index.faiss"
 
@@ -102,20 +102,23 @@ class UserIndex:
         return [next(found) if row >= 0 else [] for row in rows]
 
     def save(self, folder: Path) -> None:
-        """Write users.arrow, user_embeddings.safetensors and index.faiss into an existing local folder."""
-        save_vectors(folder, "user", self.user_ids.array, self.embeddings)
+        """Write index.faiss into an existing local folder; the vectors stay where they came from."""
         load_faiss().write_index(self._index, str(folder / INDEX_FILE))
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Map what `save` wrote, so that all processes of a machine share its memory.
+    def load(cls, vectors: Path, folder: Path) -> Self:
+        """Map an index and its vectors, so that all processes of a machine share their memory.
 
         Verify the files' hashes first: FAISS trusts what it reads.
+
+        Args:
+            vectors: folder of `save_vectors`.
+            folder: of `save`.
 
         Raises:
             ArtifactCorrupt: the files disagree on the number or width of the vectors.
         """
-        user_ids, embeddings = load_vectors(folder, "user")
+        user_ids, embeddings = load_vectors(vectors, "user")
         faiss = load_faiss()
         index = faiss.read_index(str(folder / INDEX_FILE), faiss.IO_FLAG_MMAP_IFC)
         if (index.ntotal, index.d) != tuple(embeddings.shape):

@@ -12,7 +12,6 @@ from optirag_core.data.histories import Histories
 from optirag_core.data.schema import INTERACTIONS
 from optirag_core.retrieval import candidates
 from optirag_core.retrieval.candidates import Candidates
-from optirag_core.retrieval.index import UserIndex
 from optirag_core.retrieval.vectors import save_vectors
 
 USERS = {"u1": [1.0, 0.0], "u2": [0.6, 0.8], "u3": [0.0, 1.0]}
@@ -79,7 +78,7 @@ def test_a_position_means_its_moment(found):
 
 
 def test_files_of_the_retriever(tmp_path, found):
-    UserIndex.build(*vectors(USERS), "Flat").save(tmp_path)
+    save_vectors(tmp_path, "user", *vectors(USERS))
     save_vectors(tmp_path, "item", *vectors(ITEMS))
     histories(SEEN).save(tmp_path)
     loaded = Candidates.load(tmp_path, tmp_path)

@@ -112,14 +112,13 @@ def test_unfit_factory_is_an_error(factory):
 
 @pytest.mark.parametrize("factory", ["Flat", "IVF4,Flat"])
 def test_save_and_load(tmp_path, factory):
-    index = build(random_vectors(200), factory)
-    index.save(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "index.faiss",
-        "user_embeddings.safetensors",
-        "users.arrow",
-    ]
-    loaded = UserIndex.load(tmp_path)
+    vectors = random_vectors(200)
+    index = build(vectors, factory)
+    save_vectors(tmp_path, "user", user_ids(200), vectors)
+    (tmp_path / "index").mkdir()
+    index.save(tmp_path / "index")
+    assert [path.name for path in (tmp_path / "index").iterdir()] == ["index.faiss"]
+    loaded = UserIndex.load(tmp_path, tmp_path / "index")
     assert list(loaded.user_ids) == list(index.user_ids)
     assert torch.equal(loaded.embeddings, index.embeddings)
     everyone = list(index.user_ids)
@@ -130,4 +129,4 @@ def test_files_of_two_indexes_are_refused(tmp_path):
     build(random_vectors(20)).save(tmp_path)
     save_vectors(tmp_path, "user", user_ids(21), random_vectors(21))
     with pytest.raises(ArtifactCorrupt, match="20 vectors"):
-        UserIndex.load(tmp_path)
+        UserIndex.load(tmp_path, tmp_path)
