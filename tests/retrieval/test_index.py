@@ -106,7 +106,7 @@ def test_ivf_visits_a_share_of_its_lists():
 
 @pytest.mark.parametrize("factory", ["IVF4096,Flat", "no such index"])
 def test_unfit_factory_is_an_error(factory):
-    with pytest.raises(ConfigError, match=r"index_factory .* does not fit 20 users of width 8"):
+    with pytest.raises(ConfigError, match=r"index.factory .* does not fit 20 users of width 8"):
         build(random_vectors(20), factory)
 
 
