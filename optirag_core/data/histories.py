@@ -26,7 +26,7 @@ from optirag_core.errors import DataError
 FILES = ("history_users.arrow", "history_items.arrow", "history.arrow")
 
 MAX_RECENT = 100_000
-"""Events kept beside the files, about 30 MiB; of more the oldest are forgotten."""
+"""Events kept beside the files, about 60 MiB; of more the oldest are forgotten."""
 
 
 @dataclass(frozen=True)

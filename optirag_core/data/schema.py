@@ -39,7 +39,7 @@ REQUESTS = pa.schema(
         ("user_id", pa.string()),
         ("item_ids", pa.list_(pa.string())),
         ("as_of", TIMESTAMP),  # nothing at or after it is shown; null: all that is known
-        ("as_of_position", pa.int32()),  # the same in the user's own order, for data without times; null: all
+        ("as_of_position", pa.int32()),  # the same in the user's own order; with times it means that row's time
     ]
 )
 """One row per user: the candidates to score."""

@@ -110,7 +110,7 @@ def test_unfit_factory_is_an_error(factory):
         build(random_vectors(20), factory)
 
 
-@pytest.mark.parametrize("factory", ["Flat", "IVF4,Flat"])
+@pytest.mark.parametrize("factory", ["Flat", "IVF4,Flat", "HNSW16"])
 def test_save_and_load(tmp_path, factory):
     vectors = random_vectors(200)
     index = build(vectors, factory)
