@@ -16,6 +16,7 @@ import torch
 from benchmarks.hardware import commit, hardware
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.splits import requests_for
+from optirag_core.engine.groups import PairScore
 from optirag_core.engine.heads import ExitHeads
 from optirag_core.engine.loading import load_llm
 from optirag_core.prompting.assembly import requests_from
@@ -44,16 +45,17 @@ def main() -> None:
     heads = ExitHeads(model, settings.exits.layers, builder.answer_ids)
     heads.load(inputs["exit_heads"].path)
     plain = PlainScorer(model, heads, engine.policy, builder.answer_ids)
-    seconds: dict[str, list[float]] = {"engine": [], "plain": []}
+    calls = {"engine": lambda: engine.score(groups).scores, "plain": lambda: plain.score(groups)}
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    scores: dict[str, list[list[PairScore]]] = {}
     for turn in range(REPEATS + 1):
-        for name, scorer in (("engine", engine), ("plain", plain)):
+        for name, score in calls.items():
             started = time.perf_counter()
-            scores = scorer.score(groups)
+            scores[name] = score()
             if turn:  # the first one warms up
                 seconds[name].append(time.perf_counter() - started)
-            if name == "engine":
-                mine = [pair for pairs in scores for pair in pairs]
-    difference = max(abs(a.score - b.score) for a, b in zip(mine, (p for ps in scores for p in ps), strict=True))
+    mine, others = ([pair for pairs in scores[name] for pair in pairs] for name in calls)
+    difference = max(abs(a.score - b.score) for a, b in zip(mine, others, strict=True))
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     result = {
         "command": "python -m benchmarks.scoring --config FILE --workspace DIR",

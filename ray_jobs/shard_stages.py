@@ -22,6 +22,7 @@ from ray.util import metrics
 from optirag_core.config import Settings, settings_from
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.schema import REJECTS, REQUESTS, SCORES
+from optirag_core.engine.figures import CallFigures
 from optirag_core.engine.groups import UserGroup
 from optirag_core.engine.heads import ExitHeads
 from optirag_core.engine.loading import load_llm
@@ -137,8 +138,7 @@ class ScorePrompts:
 
     def _finish(self, number: int, prompts: pa.Table) -> Receipt:
         started = time.perf_counter()
-        scores, rejects = self._results(prompts.to_pylist())
-        figures = self._scorer.last_run
+        scores, rejects, figures = self._results(prompts.to_pylist())
         sums = {
             "scorer_seconds": figures.seconds,
             "useful_gflop": figures.cost.flops / 1e9,
@@ -149,11 +149,11 @@ class ScorePrompts:
         self._meters.add(counts, time.perf_counter() - started)
         return receipt
 
-    def _results(self, rows: list[dict[str, Any]]) -> tuple[pa.Table, pa.Table]:
-        """SCORES and REJECTS of a shard."""
-        groups = [UserGroup(row["prefix"], row["suffixes"]) for row in rows]
+    def _results(self, rows: list[dict[str, Any]]) -> tuple[pa.Table, pa.Table, CallFigures]:
+        """SCORES and REJECTS of a shard, and what scoring it took."""
+        scored = self._scorer.score([UserGroup(row["prefix"], row["suffixes"]) for row in rows])
         scores, rejects, scored_at = [], [], datetime.now(UTC)
-        for row, pairs in zip(rows, self._scorer.score(groups), strict=True):
+        for row, pairs in zip(rows, scored.scores, strict=True):
             origin = {field.name: row[field.name] for field in ORIGIN}
             rejects += [origin | reject for reject in row["rejects"]]
             for item_id, pair in zip(row["item_ids"], pairs, strict=True):
@@ -164,7 +164,8 @@ class ScorePrompts:
                 else:
                     reason = f"p(yes) is {pair.score}: the LLM's numbers overflow (llm.dtype) or its weights are broken"
                     rejects.append(origin | {"item_id": item_id, "error_code": "score_not_finite", "error": reason})
-        return pa.Table.from_pylist(scores, schema=SCORES), pa.Table.from_pylist(rejects, schema=REJECTS)
+        tables = pa.Table.from_pylist(scores, schema=SCORES), pa.Table.from_pylist(rejects, schema=REJECTS)
+        return *tables, scored.figures
 
 
 class Meters:
