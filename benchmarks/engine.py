@@ -135,8 +135,8 @@ class Bench:
     def cost_model(self) -> list[dict[str, float]]:
         """Predicted against measured seconds over prefix length, candidates and depth.
 
-        Predicted: a second per so many linear FLOPs plus a second per so many attention FLOPs, two constants that are
-        fitted on half of the grid and judged on the other half.
+        Predicted: linear FLOPs at one rate plus attention FLOPs at another, two constants that are fitted on half of
+        the grid and judged on the other half.
         """
         grid = list(itertools.product(self.plan.grid_prefixes, self.plan.grid_candidates, ("none", "all")))
         points = []
@@ -144,7 +144,7 @@ class Bench:
             group = self.group(prefix, n)
             scorer = self._scorer(math.inf, exits=exits)
             seconds = self._median([lambda scorer=scorer, group=group: scorer.score([group])])[0]
-            cost = scorer.last_run.cost
+            cost = scorer.score([group]).figures.cost
             points.append([cost.linear_flops, cost.attention_flops, seconds])
         fits = [(number + number // 2) % 2 == 0 for number in range(len(grid))]  # full depth and exits in both halves
         fitted = torch.tensor([point for point, fit in zip(points, fits, strict=True) if fit], dtype=torch.float64)
@@ -175,13 +175,13 @@ class Bench:
         return UserGroup(tokens[:prefix], [suffixes[start : start + step] for start in range(0, n * step, step)])
 
     def gemm(self, tokens: int) -> float:
-        """FLOPs per second of a layer's matrix products on so many rows."""
+        """FLOPs per second of a layer's matrix products on that many rows."""
         layer = self.model.model.layers[0]
         weights = [module.weight for module in layer.modules() if isinstance(module, torch.nn.Linear)]
         return self._rate([(self._random(tokens, weight.size(1)), weight.T) for weight in weights])
 
     def attention_gemm(self, prefix: int, tokens: int) -> float:
-        """FLOPs per second of attention's matrix products, head by head: so many tokens over a prefix, no softmax."""
+        """FLOPs per second of attention's matrix products, head by head: tokens over a prefix, no softmax."""
         heads = self.plan.config["num_attention_heads"]
         width = self.plan.config["hidden_size"] // heads
         q, k, v = (self._random(heads, rows, width) for rows in (tokens, prefix, prefix))
@@ -235,10 +235,11 @@ class Bench:
         ]
         seconds = dict(zip([*scorers, *peers], self._median(calls), strict=False))
         rate, attention_rate = statistics.median(rates), statistics.median(attention_rates)
-        full = scorers["none"].last_run.cost
+        scored = {exits: scorer.score([group]) for exits, scorer in scorers.items()}
+        full = scored["none"].figures.cost
         rows = []
-        for (exits, scorer), peer in itertools.product(scorers.items(), peers):
-            cost = scorer.last_run.cost
+        for exits, peer in itertools.product(scorers, peers):
+            cost = scored[exits].figures.cost
             by_shape = cost.linear_flops / rate + cost.attention_flops / attention_rate
             rows.append(
                 {
@@ -246,7 +247,7 @@ class Bench:
                     "prefix": len(group.prefix),
                     "n": n,
                     "exits": exits,
-                    "exited": sum(p.exit_layer == self.plan.exit_layer for p in scorer.score([group])[0]),
+                    "exited": sum(p.exit_layer == self.plan.exit_layer for p in scored[exits].scores[0]),
                     "seconds": seconds[exits],
                     "peer_seconds": seconds[peer],
                     "ratio": seconds[peer] / seconds[exits],

@@ -12,17 +12,17 @@ import time
 from pathlib import Path
 
 import torch
-from ray_jobs.artifact_job import open_inputs
-from ray_jobs.prompt_stage import open_assembler
 
 from benchmarks.hardware import commit, hardware
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.splits import requests_for
+from optirag_core.engine.groups import PairScore
 from optirag_core.engine.heads import ExitHeads
 from optirag_core.engine.loading import load_llm
+from optirag_core.inference.opening import TRAINED, open_artifacts
+from optirag_core.inference.parts import open_assembler, open_scorer
 from optirag_core.prompting.assembly import requests_from
 from ray_jobs.command import parse
-from ray_jobs.shard_stages import KINDS, open_scorer
 from tests.reference import PlainScorer
 
 NUM_REQUESTS, REPEATS = 400, 5
@@ -33,27 +33,28 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     given, rest = parser.parse_known_args()
     settings, _ = parse(rest)
-    torch.set_num_threads(settings.ray.torch_threads)
-    inputs = open_inputs(settings, *KINDS)
-    dataset = Dataset.load(inputs["dataset"].path)
-    model, tokenizer = load_llm(inputs["llm"].path)
-    assembler, builder = open_assembler(settings, inputs["dataset"], inputs["retriever"], tokenizer)
-    requests = requests_from(requests_for(dataset.interactions, "test").slice(0, NUM_REQUESTS))
+    torch.set_num_threads(settings.actors.torch_threads)
+    artifacts = open_artifacts(settings, *TRAINED)
+    interactions = Dataset.load(artifacts["dataset"].path).interactions
+    model, tokenizer = load_llm(artifacts["llm"].path)
+    assembler, builder = open_assembler(settings.prompt, artifacts, tokenizer)
+    requests = requests_from(requests_for(interactions, "test").slice(0, NUM_REQUESTS))
     groups = [assembled.prompt.group for assembled in assembler.assemble(requests) if assembled.prompt]
-    engine = open_scorer(settings, inputs)
+    engine = open_scorer(settings, artifacts)
     heads = ExitHeads(model, settings.exit_heads.layers, builder.answer_ids)
-    heads.load(inputs["exit_heads"].path)
+    heads.load(artifacts["exit_heads"].path)
     plain = PlainScorer(model, heads, engine.policy, builder.answer_ids)
-    seconds: dict[str, list[float]] = {"engine": [], "plain": []}
+    calls = {"engine": lambda: engine.score(groups).scores, "plain": lambda: plain.score(groups)}
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    scores: dict[str, list[list[PairScore]]] = {}
     for turn in range(REPEATS + 1):
-        for name, scorer in (("engine", engine), ("plain", plain)):
+        for name, score in calls.items():
             started = time.perf_counter()
-            scores = scorer.score(groups)
+            scores[name] = score()
             if turn:  # the first one warms up
                 seconds[name].append(time.perf_counter() - started)
-            if name == "engine":
-                mine = [pair for pairs in scores for pair in pairs]
-    difference = max(abs(a.score - b.score) for a, b in zip(mine, (p for ps in scores for p in ps), strict=True))
+    mine, others = ([pair for pairs in scores[name] for pair in pairs] for name in calls)
+    difference = max(abs(a.score - b.score) for a, b in zip(mine, others, strict=True))
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     result = {
         "command": "python -m benchmarks.scoring --config FILE --workspace DIR",

@@ -32,7 +32,7 @@ def explain(settings: Settings, *, user: str, item: str) -> None:
         raise DataError(f"user {user!r}, item {item!r}: {assembled.rejects[0].error}")
     scorer = open_scorer(settings, artifacts)
     group = assembled.prompt.group
-    [[result]], views = scorer.score([group]), scorer.trace([group]).views(0, scorer.policy)
+    [[result]], views = scorer.score([group]).scores, scorer.trace([group]).views(0, scorer.policy)
     _print_similar_users(assembled)
     print(f"\nPrompt ({len(group.prefix)} shared tokens + {len(group.suffixes[0])} of the candidate)\n")
     print(tokenizer.decode([*group.prefix, *group.suffixes[0]]))

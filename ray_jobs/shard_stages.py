@@ -87,9 +87,8 @@ class ScorePrompts:
 
     def _finish(self, number: int, prompts: pa.Table) -> Receipt:
         started = time.perf_counter()
-        pair_scores = self._scorer.score(groups_of(prompts))
-        figures = self._scorer.last_run
-        answers = answer(prompts, pair_scores, **self._names)
+        scored = self._scorer.score(groups_of(prompts))
+        answers, figures = answer(prompts, scored.scores, **self._names), scored.figures
         counts = counted(
             answers.scores, answers.rejects,
             scorer_pairs=figures.pairs, scorer_seconds=figures.seconds,

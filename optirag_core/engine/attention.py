@@ -9,30 +9,32 @@ i sees the keys <= i, and that is all P for the suffixes behind.
 Shapes: T packed tokens, Tq queries, H heads, E head width; B batch, Q queries and K keys of one kernel call.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import copy
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedConfig
+from transformers import AttentionInterface
 
 from optirag_core.engine import flex, varlen
 from optirag_core.engine.kernels import attend, merge
-from optirag_core.engine.layout import Queries, Run, Span
+from optirag_core.engine.layout import Queries, Span, SuffixBatch
 
 NAME = "optirag_cascade"
 
 
-@contextmanager
-def cascade_attention(config: PreTrainedConfig) -> Iterator[None]:
-    """Layers of this config's model attend by `cascade` and take `queries=...`; restored afterwards."""
+def with_cascade(layer: nn.Module) -> nn.Module:
+    """A decoder layer that attends by `cascade` and takes `queries=...`, on the weights of the given one.
+
+    The given layer and its config stay as they are, so the model goes on attending by itself, at any time and in any
+    thread.
+    """
     AttentionInterface.register(NAME, cascade)
-    before = config._attn_implementation
-    config._attn_implementation = NAME
-    try:
-        yield
-    finally:
-        config._attn_implementation = before
+    attention = copy.copy(layer.self_attn)
+    attention.config = copy.copy(attention.config)  # all layers of a model share one
+    attention.config._attn_implementation = NAME
+    ours = copy.copy(layer)
+    ours._modules = {**layer._modules, "self_attn": attention}  # a copied module still holds the original's children
+    return ours
 
 
 @torch.compiler.disable
@@ -63,13 +65,13 @@ def _attend_span(q: Tensor, k: Tensor, v: Tensor, span: Span, scaling: float) ->
     block = q[:, :, span.query_start : span.query_stop]
     keys = slice(span.key_start, span.key_start + span.prefix_keys)
     if not span.prefix_keys:
-        own = [_attend_run(q, k, v, run, scaling)[0] for run in span.runs]
+        own = [_attend_batch(q, k, v, batch, scaling)[0] for batch in span.batches]
         return torch.cat(own)[None]
     output, lse = _attend_shared(block, k[:, :, keys], v[:, :, keys], bool(span.prefix_queries), scaling)
-    for run in span.runs:
-        start = run.query_start - span.query_start
-        rows = slice(start, start + run.count * run.queries)
-        own, own_lse = _attend_run(q, k, v, run, scaling)
+    for batch in span.batches:
+        start = batch.query_start - span.query_start
+        rows = slice(start, start + batch.count * batch.queries)
+        own, own_lse = _attend_batch(q, k, v, batch, scaling)
         output[0, rows] = merge(output[0, rows], lse[0, rows], own, own_lse)
     return output
 
@@ -85,18 +87,18 @@ def _attend_shared(q: Tensor, k: Tensor, v: Tensor, causal: bool, scaling: float
     return output.permute(1, 2, 0, 3).flatten(1, 2)[None], lse.permute(1, 2, 0).flatten(1)[None]
 
 
-def _attend_run(q: Tensor, k: Tensor, v: Tensor, run: Run, scaling: float) -> tuple[Tensor, Tensor]:
+def _attend_batch(q: Tensor, k: Tensor, v: Tensor, batch: SuffixBatch, scaling: float) -> tuple[Tensor, Tensor]:
     """Suffixes over themselves: [count * queries, H, E] and [count * queries, H]."""
-    own_q = _batch(q, run.query_start, run.count, run.queries)
-    own_k, own_v = (_batch(states, run.key_start, run.count, run.keys) for states in (k, v))
+    own_q = _view(q, batch.query_start, batch.count, batch.queries)
+    own_k, own_v = (_view(states, batch.key_start, batch.count, batch.keys) for states in (k, v))
     if own_q.size(1) != own_k.size(1):  # a suffix's own keys are few: copying them costs nothing
         shared = own_q.size(1) // own_k.size(1)
         own_k, own_v = own_k.repeat_interleave(shared, dim=1), own_v.repeat_interleave(shared, dim=1)
-    output, lse = attend(own_q, own_k, own_v, causal=run.queries > 1, scaling=scaling)
+    output, lse = attend(own_q, own_k, own_v, causal=batch.queries > 1, scaling=scaling)
     return output.flatten(0, 1), lse.flatten(0, 1)
 
 
-def _batch(states: Tensor, start: int, count: int, length: int) -> Tensor:
+def _view(states: Tensor, start: int, count: int, length: int) -> Tensor:
     """[1, H, T, E] -> [count, H, length, E], a view."""
     return states[0, :, start : start + count * length].unflatten(1, (count, length)).transpose(0, 1)
 

@@ -30,9 +30,12 @@ class ModelShape:
         head_width = getattr(config, "head_dim", None) or config.hidden_size // heads
         key_heads = getattr(config, "num_key_value_heads", None) or heads
         return cls(
-            config.num_hidden_layers, config.hidden_size, config.intermediate_size, heads * head_width,
-            key_heads * head_width,
-        )  # fmt: skip
+            num_layers=config.num_hidden_layers,
+            width=config.hidden_size,
+            mlp_width=config.intermediate_size,
+            query_width=heads * head_width,
+            key_width=key_heads * head_width,
+        )
 
     @property
     def key_value_flops(self) -> int:
@@ -90,4 +93,11 @@ def group_cost(
         key_value_tokens += tokens - 1
         attention += 4 * shape.query_width * (tokens * (prefix + tokens / 2) * (layer - 1) + prefix + tokens)
     linear = shape.layer_flops * token_layers + shape.key_value_flops * key_value_tokens
-    return Cost(linear, attention, token_layers, prefix * above, 1, deepest)
+    return Cost(
+        linear_flops=linear,
+        attention_flops=attention,
+        token_layers=token_layers,
+        frozen_token_layers=prefix * above,
+        prefixes=1,
+        prefix_layers=deepest,
+    )

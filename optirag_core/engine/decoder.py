@@ -1,8 +1,8 @@
 """Driving a decoder's own layers over packed rows, as deep as something in them still needs.
 
-A layer that the whole row passes is called as it is. An exit layer, and the last one, is opened first: keys and values
-of all tokens, but only the last token of each suffix goes through the whole layer. Its state is all that a head reads.
-Then the layer is closed for what survives. No key or value outlives its layer.
+A layer that the whole row passes is called as it is, but for its attention. An exit layer, and the last one, is opened
+first: keys and values of all tokens, but only the last token of each suffix goes through the whole layer. Its state is
+all that a head reads. Then the layer is closed for what survives. No key or value outlives its layer.
 
 Shapes: T packed tokens, R pairs, D model width, E head width.
 """
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from optirag_core.engine.attention import cascade, cascade_attention
+from optirag_core.engine.attention import cascade, with_cascade
 from optirag_core.engine.layout import Layout, PackedGroup, PromptPart, Queries
 from optirag_core.errors import ModelError
 
@@ -34,9 +34,10 @@ class Flight:
     def halves(self) -> tuple["Flight", "Flight"]:
         """Half of the suffixes each; a prefix that has suffixes in both is in both."""
         middle, pairs = len(self.layout.pairs) // 2, range(len(self.layout.pairs))
-        return self._of([pair < middle for pair in pairs]), self._of([pair >= middle for pair in pairs])
+        return self.keep([pair < middle for pair in pairs]), self.keep([pair >= middle for pair in pairs])
 
-    def _of(self, alive: Sequence[bool]) -> "Flight":
+    def keep(self, alive: Sequence[bool]) -> "Flight":
+        """Some of its suffixes [R], at least one, and their prefixes."""
         layout, tokens = self.layout.keep(alive)
         tokens, pairs = tokens.to(self.hidden.device), torch.tensor(alive, device=self.hidden.device)
         return Flight(layout, self.hidden[:, tokens], self.depth, tuple(states[pairs] for states in self.window))
@@ -87,7 +88,7 @@ class Decoder:
     ) -> None:  # fmt: skip
         """
         Args:
-            window: m; so many earlier states of the last tokens are kept.
+            window: m, the number of earlier states of the last tokens that are kept.
             frozen_prefix_after: the prefix's hidden states stay as they are above this layer.
             bucket: rows are filled up to a multiple of it.
             compiled: full layers go through torch.compile.
@@ -95,13 +96,13 @@ class Decoder:
         Raises:
             ModelError: a layer taken apart gives something else than the whole layer.
         """
-        self.config = model.config
         self.num_layers = model.config.num_hidden_layers
         self._model = model.base_model
         self._window = window
         self._bucket = bucket
         self._frozen_after = self.num_layers if frozen_prefix_after is None else frozen_prefix_after
-        self._layers = [torch.compile(layer) if compiled else layer for layer in self._model.layers]
+        own = [with_cascade(layer) for layer in self._model.layers]
+        self._layers = [torch.compile(layer) if compiled else layer for layer in own]
         self._rotate = sys.modules[type(self._model.layers[0].self_attn).__module__].apply_rotary_pos_emb
         self._check_taken_apart()
 
@@ -203,18 +204,17 @@ class Decoder:
     @torch.inference_mode()
     def _check_taken_apart(self) -> None:
         """`open_next` and `close` call the parts of a layer one by one, which is right for Llama's relatives only."""
-        layout = Layout((PackedGroup(0, 5, (2, 3), (0, 1)),))
+        layout = Layout((PackedGroup(user_group=0, prefix=5, suffixes=(2, 3), candidates=(0, 1)),))
         weight = self._model.embed_tokens.weight
         hidden = weight.std() * torch.randn(10, weight.size(1), generator=torch.Generator().manual_seed(0)).to(weight)
-        flight = Flight(layout, hidden[None], 0, (hidden[:2],))
+        flight = Flight(layout, hidden[None], depth=0, window=(hidden[:2],))
         try:
-            with cascade_attention(self.config):
-                whole = self._model.layers[0](
-                    flight.hidden, attention_mask=None, position_embeddings=self._rotary(layout, flight.hidden),
-                    queries=layout.all_queries,
-                )  # fmt: skip
-                opened = self.open_next(flight)
-                apart = self.close(opened, [True, True]).hidden
+            whole = with_cascade(self._model.layers[0])(
+                flight.hidden, attention_mask=None, position_embeddings=self._rotary(layout, flight.hidden),
+                queries=layout.all_queries,
+            )  # fmt: skip
+            opened = self.open_next(flight)
+            apart = self.close(opened, [True, True]).hidden
         except AttributeError as error:
             raise ModelError(f"{type(self._model).__name__}: its layers are not built like Llama's: {error}") from None
         difference = (whole.float() - apart.float()).abs().max() / whole.float().abs().max()

@@ -1,4 +1,4 @@
-"""What a run of the scorer did, in numbers."""
+"""What one scoring call did, in numbers."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,24 +6,31 @@ from typing import Self
 
 from optirag_core.engine.cost import Cost
 from optirag_core.engine.groups import PairScore
+from optirag_core.engine.inflight import ScoredGroup
 
 
 @dataclass(frozen=True)
-class RunFigures:
-    """One call of `Scorer.score`."""
+class CallFigures:
+    """Of one call of `Scorer.score`."""
 
     pairs: int
     seconds: float
     cost: Cost
     suffix_layers: int  # exit layers, summed over pairs
-    forced: int  # pairs that stopped only because their group did
+    forced: int  # pairs that stopped only because their user group did
     halvings: int  # of the step's tokens, by a GPU out of memory
 
     @classmethod
-    def of(cls, scores: Sequence[Sequence[PairScore]], cost: Cost, *, seconds: float, halvings: int) -> Self:
-        flat = [pair for pairs in scores for pair in pairs]
-        depth, forced = sum(pair.exit_layer for pair in flat), sum(pair.forced for pair in flat)
-        return cls(len(flat), seconds, cost, depth, forced, halvings)
+    def of(cls, groups: Sequence[ScoredGroup], *, seconds: float, halvings: int) -> Self:
+        pairs = [pair for group in groups for pair in group.scores]
+        return cls(
+            pairs=len(pairs),
+            seconds=seconds,
+            cost=sum((group.cost for group in groups), Cost()),
+            suffix_layers=sum(pair.exit_layer for pair in pairs),
+            forced=sum(pair.forced for pair in pairs),
+            halvings=halvings,
+        )
 
     @property
     def pairs_per_s(self) -> float:
@@ -40,3 +47,12 @@ class RunFigures:
     def utilisation(self, gemm_flops_per_s: float) -> float:
         """Useful FLOPs per second over what this machine's matrix product reaches."""
         return self.cost.flops / self.seconds / gemm_flops_per_s if self.seconds else 0.0
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What one call of `Scorer.score` gives."""
+
+    scores: list[list[PairScore]]
+    """One list per user group, in its suffixes' order."""
+    figures: CallFigures

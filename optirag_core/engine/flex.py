@@ -32,9 +32,9 @@ class RowMask:
         number = 0
         for group, span in enumerate(queries.spans):
             suffixes += [0] * span.prefix_keys
-            for run in span.runs:
-                for number in range(number + 1, number + 1 + run.count):  # noqa: B020 - counts on across runs
-                    suffixes += [number] * run.keys
+            for batch in span.batches:
+                for number in range(number + 1, number + 1 + batch.count):  # noqa: B020 - counts on across batches
+                    suffixes += [number] * batch.keys
             groups += [group] * (len(suffixes) - len(groups))
         group_of, suffix_of = torch.tensor(groups, device=device), torch.tensor(suffixes, device=device)
         rows = torch.arange(len(groups), device=device) if queries.rows is None else queries.rows.to(device)

@@ -21,4 +21,4 @@ class PairScore:
 
     score: float  # p(yes) in [0, 1]
     exit_layer: int  # 1-based; the number of layers when no head stopped it
-    forced: bool = False  # stopped by `exits.group_stop`, not by its own stability
+    forced: bool = False  # stopped by `exit_policy.group_stop`, not by its own stability

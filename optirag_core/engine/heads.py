@@ -56,8 +56,8 @@ class ExitHeads(nn.Module):
         num_layers = model.config.num_hidden_layers
         if max(layers) >= num_layers:
             raise ModelError(
-                f"exits.layers {list(layers)} reach layer {max(layers)}, but the LLM has {num_layers} layers and its "
-                f"own head at layer {num_layers}: set exits.layers below {num_layers}"
+                f"exit_heads.layers {list(layers)} reach layer {max(layers)}, but the LLM has {num_layers} layers and its "
+                f"own head at layer {num_layers}: set exit_heads.layers below {num_layers}"
             )
         self.layers = tuple(layers)
         self.heads = nn.ModuleDict({str(layer): lm_answer_head(model, answer_ids) for layer in layers})
@@ -77,7 +77,9 @@ class ExitHeads(nn.Module):
         try:
             self.load_state_dict(load_file(folder / HEADS_FILE))
         except RuntimeError as error:
-            raise ArtifactMismatch(f"{folder / HEADS_FILE} does not fit this LLM and exits.layers: {error}") from None
+            raise ArtifactMismatch(
+                f"{folder / HEADS_FILE} does not fit this LLM and exit_heads.layers: {error}"
+            ) from None
 
 
 def lm_answer_head(model: PreTrainedModel, answer_ids: tuple[int, int]) -> AnswerHead:

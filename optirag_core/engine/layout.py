@@ -6,11 +6,11 @@
 Shapes: T packed tokens, G packed groups, R pairs of the row, P prefix tokens, S suffix tokens.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, groupby
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -18,14 +18,21 @@ from torch import Tensor
 from optirag_core.engine.groups import UserGroup
 
 
+class Pair(NamedTuple):
+    """One candidate of one user."""
+
+    user_group: int  # its number in the scorer
+    candidate: int  # its place in the user group
+
+
 @dataclass(frozen=True)
 class PromptPart:
     """Token ids of one packed group: a user group, or a slice of its candidates where it exceeds a step."""
 
-    number: int
+    user_group: int  # its number in the scorer
     prefix: Sequence[int]  # [P], common to all prompts of the user group
     suffixes: Sequence[Sequence[int]]  # n x [S], shortest first, none empty
-    pairs: Sequence[int]  # n, the pair that each suffix belongs to
+    candidates: Sequence[int]  # n, the place of each suffix's candidate in the user group
 
     @property
     def num_tokens(self) -> int:
@@ -36,10 +43,10 @@ class PromptPart:
 class PackedGroup:
     """A prefix and its live suffixes, as lengths."""
 
-    part: int
+    user_group: int
     prefix: int
     suffixes: tuple[int, ...]
-    pairs: tuple[int, ...]
+    candidates: tuple[int, ...]
 
     @property
     def num_tokens(self) -> int:
@@ -47,7 +54,7 @@ class PackedGroup:
 
 
 @dataclass(frozen=True)
-class Run:
+class SuffixBatch:
     """Neighbouring suffixes of one length: a batch without padding, and without a copy."""
 
     query_start: int
@@ -66,7 +73,7 @@ class Span:
     prefix_queries: int  # P when the prefix asks as well, else 0
     key_start: int
     prefix_keys: int  # P
-    runs: tuple[Run, ...]
+    batches: tuple[SuffixBatch, ...]
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,12 @@ class Layout:
     @classmethod
     def of(cls, parts: Sequence[PromptPart], *, bucket: int = 1) -> Self:
         groups = (
-            PackedGroup(part.number, len(part.prefix), tuple(map(len, part.suffixes)), tuple(part.pairs))
+            PackedGroup(
+                user_group=part.user_group,
+                prefix=len(part.prefix),
+                suffixes=tuple(map(len, part.suffixes)),
+                candidates=tuple(part.candidates),
+            )
             for part in parts
         )
         return cls(tuple(groups), bucket)
@@ -115,14 +127,9 @@ class Layout:
         return self.starts[-1] + self.num_filling
 
     @cached_property
-    def pairs(self) -> list[int]:
+    def pairs(self) -> list[Pair]:
         """[R] the pair of each suffix."""
-        return [pair for group in self.groups for pair in group.pairs]
-
-    @cached_property
-    def parts(self) -> Tensor:
-        """[R] the part of each suffix."""
-        return torch.tensor([group.part for group in self.groups for _ in group.pairs])
+        return [Pair(group.user_group, candidate) for group in self.groups for candidate in group.candidates]
 
     @cached_property
     def positions(self) -> Tensor:
@@ -145,11 +152,13 @@ class Layout:
         """
         groups, tokens, flags = [], [], iter(alive)
         for start, group in zip(self.starts, self.groups, strict=False):
-            kept = [index for index, _ in enumerate(group.pairs) if next(flags)]
+            kept = [index for index, _ in enumerate(group.candidates) if next(flags)]
             if not kept:
                 continue
-            suffixes, pairs = ([values[index] for index in kept] for values in (group.suffixes, group.pairs))
-            groups.append(PackedGroup(group.part, group.prefix, tuple(suffixes), tuple(pairs)))
+            suffixes, candidates = (
+                tuple(values[index] for index in kept) for values in (group.suffixes, group.candidates)
+            )
+            groups.append(replace(group, suffixes=suffixes, candidates=candidates))
             offsets = list(accumulate(group.suffixes, initial=start + group.prefix))
             tokens += range(start, start + group.prefix)
             for index in kept:
@@ -175,15 +184,23 @@ class Layout:
     def _queries(self, *, prefix: bool, last_only: bool) -> Queries:
         spans, rows = [], []
         for start, group in zip(self.starts, self.groups, strict=False):
-            first, token, runs = len(rows), start + group.prefix, []
+            first, token, batches = len(rows), start + group.prefix, []
             rows += range(start, token) if prefix else ()
             for length, same in groupby(group.suffixes):
                 count, asked = len(list(same)), 1 if last_only else length
-                runs.append(Run(len(rows), token, count, asked, length))
+                batch = SuffixBatch(query_start=len(rows), key_start=token, count=count, queries=asked, keys=length)
+                batches.append(batch)
                 rows += range(token + length - asked, token + count * length, length if last_only else 1)
                 token += count * length
-            asked = group.prefix if prefix else 0
-            spans.append(Span(first, len(rows), asked, start, group.prefix, tuple(runs)))
+            span = Span(
+                query_start=first,
+                query_stop=len(rows),
+                prefix_queries=group.prefix if prefix else 0,
+                key_start=start,
+                prefix_keys=group.prefix,
+                batches=tuple(batches),
+            )
+            spans.append(span)
         return Queries(torch.tensor(rows + [0] * (-len(rows) % self.bucket)), tuple(spans))
 
 
@@ -202,29 +219,23 @@ def split_prompts(group: UserGroup) -> tuple[Sequence[int], list[Sequence[int]]]
     return [*group.prefix, *first[:extra]], [suffix[extra:] for suffix in group.suffixes]
 
 
-def parts_of(groups: Sequence[UserGroup], max_tokens: int) -> Iterator[PromptPart]:
-    """Groups as parts of at most `max_tokens` tokens (one pair may exceed it), in input order.
+def parts_of(group: UserGroup, number: int, max_tokens: int) -> list[PromptPart]:
+    """A user group as parts of at most `max_tokens` tokens (one pair may exceed it); none without candidates.
 
     Candidates keep their order but for their length: shortest first, so that equal ones are neighbours.
+
+    Args:
+        number: the user group's in the scorer.
     """
-    number = pair = 0
-    for group in groups:
-        if not group.suffixes:
-            continue
-        prefix, suffixes = split_prompts(group)
-        chosen: list[int] = []
-        tokens = len(prefix)
-        for index in sorted(range(len(suffixes)), key=lambda index: len(suffixes[index])):
-            if chosen and tokens + len(suffixes[index]) > max_tokens:
-                yield _part(number, prefix, suffixes, chosen, pair)
-                number, chosen, tokens = number + 1, [], len(prefix)
-            chosen.append(index)
-            tokens += len(suffixes[index])
-        yield _part(number, prefix, suffixes, chosen, pair)
-        number, pair = number + 1, pair + len(suffixes)
-
-
-def _part(
-    number: int, prefix: Sequence[int], suffixes: list[Sequence[int]], chosen: list[int], pair: int
-) -> PromptPart:
-    return PromptPart(number, prefix, [suffixes[index] for index in chosen], [pair + index for index in chosen])
+    if not group.suffixes:
+        return []
+    prefix, suffixes = split_prompts(group)
+    slices: list[list[int]] = [[]]
+    tokens = len(prefix)
+    for candidate in sorted(range(len(suffixes)), key=lambda candidate: len(suffixes[candidate])):
+        if slices[-1] and tokens + len(suffixes[candidate]) > max_tokens:
+            slices.append([])
+            tokens = len(prefix)
+        slices[-1].append(candidate)
+        tokens += len(suffixes[candidate])
+    return [PromptPart(number, prefix, [suffixes[candidate] for candidate in chosen], chosen) for chosen in slices]

@@ -22,26 +22,31 @@ class ExitPolicy:
     window: int
     threshold: float
     group_stop: int | None = None
-    """k_min: where fewer candidates of a packed group are left, they stop with the others (forced)."""
+    """k_min: where fewer candidates of a user group are left, they stop with the others (forced)."""
     frozen_prefix_after: int | None = None
     """Above this layer the prefix keeps its hidden states; only its keys and values are projected from them."""
 
 
-def exits_at(logits: Tensor, parts: Tensor, policy: ExitPolicy) -> tuple[Tensor, Tensor]:
-    """Who stops at one exit layer.
+def stable_at(logits: Tensor, policy: ExitPolicy) -> Tensor:
+    """Who stops at one exit layer by its own stability: [R, m+1, 2] logits as in `exits_at` -> [R] bool, on the CPU."""
+    values = window_values(logits, policy.criterion)  # [R, m+1]
+    return should_exit(values, policy.threshold, policy.criterion).cpu()
+
+
+def exits_at(logits: Tensor, user_groups: Tensor, policy: ExitPolicy) -> tuple[Tensor, Tensor]:
+    """Who stops at one exit layer, for all live pairs of the user groups at once.
 
     Args:
         logits: [R, m+1, 2] of the layer's head on h^(l-m) ... h^(l), yes first.
-        parts: [R] the packed group of each live pair.
+        user_groups: [R] the user group of each live pair.
 
     Returns:
-        [R] bool stops, [R] bool stops only because its group does.
+        [R] bool stops, [R] bool stops only because its user group does.
     """
-    values = window_values(logits, policy.criterion)  # [R, m+1]
-    stable = should_exit(values, policy.threshold, policy.criterion).cpu()  # [R]
+    stable = stable_at(logits, policy)  # [R]
     if policy.group_stop is None or policy.criterion == "none":
         return stable, torch.zeros_like(stable)
-    _, index = parts.unique(return_inverse=True)
-    alive = torch.zeros(len(parts), dtype=torch.int64).index_add_(0, index, (~stable).long())  # by group
+    _, index = user_groups.unique(return_inverse=True)
+    alive = torch.zeros(len(user_groups), dtype=torch.int64).index_add_(0, index, (~stable).long())  # by user group
     forced = ~stable & (alive[index] < policy.group_stop)
     return stable | forced, forced

@@ -1,29 +1,34 @@
 """User groups -> p(yes) and exit layer of every candidate: packed prefill that stops where it may.
 
+    numbers = scorer.add(groups)            # validated, sliced, queued
+    while not scorer.is_finished:
+        for group in scorer.step():         # one row to its next exit head
+            group.number, group.scores
+
 Shapes: R pairs of a row, L exit layers, m window.
 """
 
+import itertools
 import logging
 import time
 from collections.abc import Sequence
-from itertools import islice
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from optirag_core.engine.attention import cascade_attention
 from optirag_core.engine.cost import Cost, ModelShape, group_cost
-from optirag_core.engine.decoder import Decoder, Flight
-from optirag_core.engine.figures import RunFigures
-from optirag_core.engine.groups import PairScore, UserGroup
+from optirag_core.engine.decoder import Decoder, Flight, OpenLayer
+from optirag_core.engine.figures import CallFigures, Scored
+from optirag_core.engine.groups import UserGroup
 from optirag_core.engine.heads import ExitHeads, lm_answer_head, p_yes
-from optirag_core.engine.layout import PromptPart, parts_of
+from optirag_core.engine.inflight import GroupInFlight, GroupsInFlight, ScoredGroup, Verdict
+from optirag_core.engine.layout import parts_of
 from optirag_core.engine.loading import context_length
-from optirag_core.engine.policy import ExitPolicy, exits_at
+from optirag_core.engine.policy import ExitPolicy, stable_at
 from optirag_core.engine.scheduler import DepthQueues
 from optirag_core.engine.trace import Trace
-from optirag_core.errors import ModelError
+from optirag_core.errors import ModelError, OptiragError
 
 log = logging.getLogger(__name__)
 ROW_BUCKET = 64
@@ -31,10 +36,11 @@ ROW_BUCKET = 64
 
 
 class Scorer:
-    """Scores user groups with a decoder of `transformers` and its exit heads."""
+    """Scores user groups with a decoder of `transformers` and its exit heads.
 
-    last_run: RunFigures | None = None
-    """Of the latest call of `score`."""
+    `add` and `step` let groups in while others are in flight; `score` is that loop over groups known beforehand. A
+    scorer serves one thread. Several may share a model, also with plain forward passes: none of them changes it.
+    """
 
     def __init__(
         self,
@@ -50,7 +56,8 @@ class Scorer:
         """
         Args:
             answer_ids: vocabulary ids of yes and no.
-            max_tokens_in_flight: prompt tokens that wait or run at a time; a step takes half of them.
+            max_tokens_in_flight: prompt tokens that wait or run at a time; a step takes half of them. With
+                `group_stop`, what waits for its own user group may exceed it.
             deterministic: fill rows up to a multiple of ROW_BUCKET, so that matrix products use the same kernels
                 whatever else is in the row.
             compile_layers: run layers through torch.compile.
@@ -68,70 +75,116 @@ class Scorer:
         self.policy = policy
         self._max_tokens = max_tokens_in_flight
         self._context = context_length(model.config)
+        self._numbers = itertools.count()
+        self._forget()
 
-    @torch.inference_mode()
-    def score(self, groups: Sequence[UserGroup]) -> list[list[PairScore]]:
-        """Score every candidate of every group.
+    @property
+    def is_finished(self) -> bool:
+        """No group is in flight: `step` has handed back all that were added."""
+        return not len(self._groups)
+
+    def add(self, groups: Sequence[UserGroup]) -> list[int]:
+        """Let groups in, behind those in flight.
 
         Returns:
-            One list per group, in its suffixes' order. `last_run` has the figures of the run.
+            A number per group, with which `step` hands back its scores.
 
         Raises:
-            ModelError: a prompt is empty, or longer than the LLM's context or a step; nothing has been computed then.
+            ModelError: a prompt is empty, or longer than the LLM's context or a step; no group has been let in then.
         """
+        self._check(groups)
+        if self.is_finished:
+            self._forget()  # the halvings of the groups before
+        numbers = [next(self._numbers) for _ in groups]
+        for number, group in zip(numbers, groups, strict=True):
+            parts = parts_of(group, number, self._step_tokens)
+            self._groups.open(number, parts)
+            self._queues.admit(parts)
+        return numbers
+
+    @torch.inference_mode()
+    def step(self) -> list[ScoredGroup]:
+        """Run one row to its next head.
+
+        Returns:
+            The groups of which all candidates are scored now; one without candidates with the step after its `add`.
+
+        Raises:
+            torch.OutOfMemoryError: even a halved step does not fit. As after any error in a step, the row is lost and
+                no group is in flight any more.
+        """
+        try:
+            if (work := self._queues.take()) is not None:
+                self._run_in_memory(work if isinstance(work, Flight) else self._decoder.embed(work))
+        except BaseException:
+            self._forget()  # the row's groups would never be finished
+            raise
+        return [self._scored(number, group) for number, group in self._groups.pop_scored().items()]
+
+    def score(self, groups: Sequence[UserGroup]) -> Scored:
+        """Score every candidate of every group.
+
+        Raises:
+            ModelError: as `add`; nothing has been computed then.
+            OptiragError: groups are in flight: their rows would change, and `step` hands back their scores.
+        """
+        if not self.is_finished:
+            raise OptiragError(
+                f"score was called while {len(self._groups)} groups are in flight, and it takes the scorer for "
+                "itself: step until is_finished, or add these groups as well"
+            )
         started = time.perf_counter()
-        parts = self._parts(groups)
-        queues = DepthQueues(parts, step_tokens=self._max_tokens // 2, max_tokens=self._max_tokens)
-        results: dict[int, PairScore] = {}
-        with cascade_attention(self._decoder.config):
-            while (work := queues.take()) is not None:
-                flight = work if isinstance(work, Flight) else self._decoder.embed(work)
-                if survivors := self._step_in_memory(flight, queues, results):
-                    queues.put(survivors)
-        pairs = (results[pair] for pair in range(len(results)))
-        scores = [list(islice(pairs, len(group.suffixes))) for group in groups]
-        cost = sum((self._cost(part, results) for part in parts), Cost())
+        numbers, scored = self.add(groups), {}
+        while not self.is_finished:
+            scored |= {group.number: group for group in self.step()}
+        ordered = [scored[number] for number in numbers]
         seconds = time.perf_counter() - started
-        self.last_run = RunFigures.of(scores, cost, seconds=seconds, halvings=queues.halvings)
-        return scores
+        figures = CallFigures.of(ordered, seconds=seconds, halvings=self._queues.halvings)
+        return Scored([group.scores for group in ordered], figures)
 
     @torch.inference_mode()
     def trace(self, groups: Sequence[UserGroup]) -> Trace:
-        """One full-depth pass with every head's view of every candidate, for `replay`.
+        """One full-depth pass with every head's view of every candidate, for `replay`; it touches no group in flight.
 
         Raises:
-            ModelError: as `score`.
+            ModelError: as `add`.
         """
-        parts = self._parts(groups)
-        queues = DepthQueues(parts, step_tokens=self._max_tokens // 2, max_tokens=self._max_tokens)
+        self._check(groups)
+        parts = [part for number, group in enumerate(groups) for part in parts_of(group, number, self._step_tokens)]
+        queues = self._empty_queues()
+        queues.admit(parts)
         logits, final = [], []
-        with cascade_attention(self._decoder.config):
-            while (work := queues.take()) is not None:
-                flight, views = self._decoder.embed(work), []
-                for layer in self._heads.layers:
-                    flight = self._decoder.advance(flight, layer)
-                    views.append(self._window_logits(layer, flight.window))
-                flight = self._decoder.advance(flight, self._shape.num_layers - 1)
-                logits.append(torch.stack(views, dim=1).cpu())  # [R, L, m+1, 2]
-                final.append(self._final_head(self._decoder.open_next(flight).last).cpu())
-        return self._assembled(groups, parts, logits, final)
-
-    def _assembled(
-        self, groups: Sequence[UserGroup], parts: Sequence[PromptPart], logits: list[Tensor], final: list[Tensor]
-    ) -> Trace:
-        order = torch.tensor([pair for part in parts for pair in part.pairs], dtype=torch.int64).argsort()
-        members = [(part, len(suffix)) for part in parts for suffix in part.suffixes]
-        columns = [[part.number, len(part.prefix), tokens] for part, tokens in members]
-        lengths = torch.tensor(columns, dtype=torch.int64).reshape(-1, 3)[order]  # [R, 3]
+        while (work := queues.take()) is not None:
+            flight, views = self._decoder.embed(work), []
+            for layer in self._heads.layers:
+                flight = self._decoder.advance(flight, layer)
+                views.append(self._window_logits(layer, flight.window))
+            flight = self._decoder.advance(flight, self._shape.num_layers - 1)
+            logits.append(torch.stack(views, dim=1).cpu())  # [R, L, m+1, 2]
+            final.append(self._final_head(self._decoder.open_next(flight).last).cpu())
         none = torch.zeros(0, len(self._heads.layers), self.policy.window + 1, 2)
-        return Trace(
-            self._shape, self._heads.layers, self.policy.frozen_prefix_after,
-            tuple(len(group.suffixes) for group in groups), *lengths.unbind(1),
-            torch.cat([none, *logits])[order], torch.cat([none[:, 0, 0], *final])[order],
-        )  # fmt: skip
+        return Trace.of(
+            parts,
+            torch.cat([none, *logits]),
+            torch.cat([none[:, 0, 0], *final]),
+            shape=self._shape,
+            layers=self._heads.layers,
+            frozen_prefix_after=self.policy.frozen_prefix_after,
+            sizes=tuple(len(group.suffixes) for group in groups),
+        )
 
-    def _parts(self, groups: Sequence[UserGroup]) -> list[PromptPart]:
-        step = self._max_tokens // 2
+    @property
+    def _step_tokens(self) -> int:
+        return self._max_tokens // 2
+
+    def _forget(self) -> None:
+        self._groups = GroupsInFlight(self.policy.group_stop)
+        self._queues = self._empty_queues()
+
+    def _empty_queues(self) -> DepthQueues:
+        return DepthQueues(step_tokens=self._step_tokens, max_tokens=self._max_tokens)
+
+    def _check(self, groups: Sequence[UserGroup]) -> None:
         lengths = {len(group.prefix) + len(suffix) for group in groups for suffix in group.suffixes}
         longest, shortest = max(lengths, default=1), min(lengths, default=1)
         if shortest == 0:
@@ -140,28 +193,33 @@ class Scorer:
             raise ModelError(
                 f"a prompt has {longest} tokens, the LLM's context is {self._context}: lower prompt.max_tokens"
             )
-        if longest > step:
+        if longest > self._step_tokens:
             raise ModelError(
-                f"a prompt has {longest} tokens, a step takes {step}: raise scoring.max_tokens_in_flight to "
-                f"{2 * longest} or more, or lower prompt.max_tokens"
+                f"a prompt has {longest} tokens, a step takes {self._step_tokens}: raise "
+                f"engine.max_tokens_in_flight to {2 * longest} or more, or lower prompt.max_tokens"
             )
-        return list(parts_of(groups, step))
 
-    def _cost(self, part: PromptPart, results: dict[int, PairScore]) -> Cost:
-        return group_cost(
-            self._shape,
-            len(part.prefix),
-            [len(suffix) for suffix in part.suffixes],
-            [results[pair].exit_layer for pair in part.pairs],
-            frozen_prefix_after=self.policy.frozen_prefix_after,
+    def _scored(self, number: int, group: GroupInFlight) -> ScoredGroup:
+        scores = [group.scores[candidate] for candidate in range(group.size)]
+        costs = (
+            group_cost(
+                self._shape,
+                len(part.prefix),
+                [len(suffix) for suffix in part.suffixes],
+                [scores[candidate].exit_layer for candidate in part.candidates],
+                frozen_prefix_after=self.policy.frozen_prefix_after,
+            )
+            for part in group.parts
         )
+        return ScoredGroup(number, scores, sum(costs, Cost()))
 
-    def _step_in_memory(self, flight: Flight, queues: DepthQueues, results: dict[int, PairScore]) -> Flight | None:
-        """A step; where the GPU has no memory for it, its two halves are queued instead, once in a run."""
-        splits = len(flight.layout.pairs) > 1
+    def _run_in_memory(self, flight: Flight) -> None:
+        """A row; where the GPU has no memory for it, its two halves are queued instead, once until all is finished."""
+        queues, splits = self._queues, len(flight.layout.pairs) > 1
         if flight.layout.num_tokens <= queues.step_tokens or not splits:
             try:
-                return self._step(flight, results)
+                self._run(flight)
+                return
             except torch.OutOfMemoryError:
                 if queues.halvings or not splits:
                     raise
@@ -169,23 +227,45 @@ class Scorer:
             torch.cuda.empty_cache()
             log.warning("out of GPU memory: going on with steps of %d tokens", queues.step_tokens)
         queues.put_back(flight.halves())
-        return None
 
-    def _step(self, flight: Flight, results: dict[int, PairScore]) -> Flight | None:
-        """One row to its next head: scores of what stops there, the row of what does not."""
-        number = self._next_head(flight.depth)
-        opened = self._decoder.open_next(self._decoder.advance(flight, number - 1))
-        layout = opened.flight.layout
-        if number == self._shape.num_layers:
-            _record(results, layout.pairs, self._final_head(opened.last), number)
-            return None
-        logits = self._window_logits(number, (*opened.flight.window, opened.last))
-        stops, forced = exits_at(logits, layout.parts, self.policy)
-        _record(results, layout.pairs, logits[:, -1], number, stops.tolist(), forced.tolist())
-        return self._decoder.close(opened, (~stops).tolist())
+    def _run(self, flight: Flight) -> None:
+        """One row to its next head: what stops there is scored, what does not is queued or held.
+
+        It computes first and changes the scorer's state last: a row without memory runs again in halves.
+        """
+        layer = self._next_head(flight.depth)
+        opened = self._decoder.open_next(self._decoder.advance(flight, layer - 1))
+        pairs = opened.flight.layout.pairs
+        logits, stable = self._read(opened, layer)
+        verdicts = self._groups.verdicts(pairs, stable)
+        goes_on = [
+            not stops and verdicts[pair.user_group] is not Verdict.STOP
+            for pair, stops in zip(pairs, stable, strict=True)
+        ]
+        moving, held = _apart(self._decoder.close(opened, goes_on), verdicts)
+        self._groups.record(pairs, p_yes(logits).tolist(), layer, stable, verdicts)
+        self._queue(moving, held, verdicts)
+
+    def _read(self, opened: OpenLayer, layer: int) -> tuple[Tensor, list[bool]]:
+        """[R, 2] logits of the head at a layer, and who is stable there; behind the LLM's own head all are."""
+        if layer == self._shape.num_layers:
+            return self._final_head(opened.last), [True] * len(opened.last)
+        logits = self._window_logits(layer, (*opened.flight.window, opened.last))
+        return logits[:, -1], stable_at(logits, self.policy).tolist()
+
+    def _queue(self, moving: Flight | None, held: dict[int, Flight], verdicts: dict[int, Verdict]) -> None:
+        for number, flight in held.items():
+            self._queues.hold(number, flight)
+        for number, verdict in verdicts.items():
+            if verdict is Verdict.GO_ON:
+                self._queues.release(number)
+            elif verdict is Verdict.STOP:
+                self._queues.drop(number)
+        if moving:
+            self._queues.put(moving)
 
     def _next_head(self, depth: int) -> int:
-        """The 1-based layer of the next head after so many layers."""
+        """The 1-based layer of the next head behind a depth."""
         deeper = (layer for layer in self._heads.layers if layer > depth and self.policy.criterion != "none")
         return next(deeper, self._shape.num_layers)
 
@@ -194,12 +274,12 @@ class Scorer:
         return self._heads[layer](torch.stack(states[-self.policy.window - 1 :], dim=1))
 
 
-def _record(
-    results: dict[int, PairScore], pairs: Sequence[int], logits: Tensor, layer: int,
-    stops: Sequence[bool] | None = None, forced: Sequence[bool] | None = None,
-) -> None:  # fmt: skip
-    count = len(pairs)
-    rows = zip(pairs, p_yes(logits).tolist(), stops or [True] * count, forced or [False] * count, strict=True)
-    for pair, score, stopped, was_forced in rows:
-        if stopped:
-            results[pair] = PairScore(score, layer, was_forced)
+def _apart(flight: Flight | None, verdicts: dict[int, Verdict]) -> tuple[Flight | None, dict[int, Flight]]:
+    """A row's survivors that move on, and by user group those that wait."""
+    owners = [pair.user_group for pair in flight.layout.pairs] if flight else []
+    waiting = [number for number in dict.fromkeys(owners) if verdicts[number] is Verdict.WAIT]
+    if not waiting:
+        return flight, {}
+    held = {number: flight.keep([owner == number for owner in owners]) for number in waiting}
+    moves = [owner not in held for owner in owners]
+    return flight.keep(moves) if any(moves) else None, held

@@ -3,9 +3,10 @@
 Shapes: R pairs, L exit layers, m window.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from optirag_core.engine.cost import Cost, ModelShape, group_cost
 from optirag_core.engine.criterion import discrepancy, should_exit, window_values
 from optirag_core.engine.groups import PairScore
 from optirag_core.engine.heads import p_yes
+from optirag_core.engine.layout import Pair, PromptPart
 from optirag_core.engine.policy import ExitPolicy, exits_at
 from optirag_core.errors import ConfigError
 
@@ -43,14 +45,49 @@ class Trace:
     logits: Tensor  # [R, L, m+1, 2] of each exit head on its window, yes first
     final_logits: Tensor  # [R, 2] of the LLM's own head
 
+    @classmethod
+    def of(
+        cls, parts: Sequence[PromptPart], logits: Tensor, final_logits: Tensor,
+        *, shape: ModelShape, layers: tuple[int, ...], frozen_prefix_after: int | None, sizes: tuple[int, ...],
+    ) -> Self:  # fmt: skip
+        """The trace of logits that are in the order of the packed groups."""
+        pairs = [Pair(part.user_group, candidate) for part in parts for candidate in part.candidates]
+        order = torch.tensor(sorted(range(len(pairs)), key=pairs.__getitem__), dtype=torch.int64)  # [R]
+
+        def column(values: Iterable[int]) -> Tensor:
+            return torch.tensor(list(values), dtype=torch.int64)[order]
+
+        return cls(
+            shape=shape,
+            layers=layers,
+            frozen_prefix_after=frozen_prefix_after,
+            sizes=sizes,
+            parts=column(number for number, part in enumerate(parts) for _ in part.suffixes),
+            prefix_tokens=column(len(part.prefix) for part in parts for _ in part.suffixes),
+            suffix_tokens=column(len(suffix) for part in parts for suffix in part.suffixes),
+            logits=logits[order],
+            final_logits=final_logits[order],
+        )
+
+    @property
+    def user_groups(self) -> Tensor:
+        """[R] the user group of each pair."""
+        return torch.arange(len(self.sizes)).repeat_interleave(torch.tensor(self.sizes, dtype=torch.int64))
+
     def views(self, pair: int, policy: ExitPolicy) -> list[HeadView]:
         """Every head's view of one pair, shallow to deep, whether or not an earlier one would have stopped."""
         views = []
         for layer, logits in zip(self.layers, self.logits[pair], strict=True):
             values = window_values(logits[None, -policy.window - 1 :], policy.criterion)  # [1, m+1]
             stable = should_exit(values, policy.threshold, policy.criterion)
-            figures = p_yes(logits[-1]).item(), tuple(values[0].tolist()), discrepancy(values).item(), stable.item()
-            views.append(HeadView(layer, *figures))
+            view = HeadView(
+                layer=layer,
+                score=p_yes(logits[-1]).item(),
+                values=tuple(values[0].tolist()),
+                discrepancy=discrepancy(values).item(),
+                exits=stable.item(),
+            )
+            views.append(view)
         return views
 
 
@@ -73,7 +110,8 @@ def replay(trace: Trace, policy: ExitPolicy, *, layers: Sequence[int] | None = N
     """
     layers = trace.layers if layers is None else tuple(layers)
     _check(trace, policy, layers)
-    exit_layer = torch.full_like(trace.parts, trace.shape.num_layers)  # [R]
+    user_groups = trace.user_groups  # [R]
+    exit_layer = torch.full_like(user_groups, trace.shape.num_layers)  # [R]
     logits = trace.final_logits.clone()  # [R, 2] where the pair stops
     was_forced = torch.zeros(len(exit_layer), dtype=torch.bool)
     alive = torch.arange(len(exit_layer))  # index of the live pairs
@@ -81,7 +119,7 @@ def replay(trace: Trace, policy: ExitPolicy, *, layers: Sequence[int] | None = N
         if layer not in layers:
             continue
         seen = trace.logits[alive, column, -policy.window - 1 :]  # [R', m+1, 2]
-        stops, forced = exits_at(seen, trace.parts[alive], policy)
+        stops, forced = exits_at(seen, user_groups[alive], policy)
         stopped = alive[stops]
         exit_layer[stopped], logits[stopped], was_forced[stopped] = layer, seen[stops, -1], forced[stops]
         alive = alive[~stops]
@@ -92,12 +130,14 @@ def replay(trace: Trace, policy: ExitPolicy, *, layers: Sequence[int] | None = N
 def _check(trace: Trace, policy: ExitPolicy, layers: Sequence[int]) -> None:
     traced = trace.logits.size(2) - 1
     if policy.window > traced:
-        raise ConfigError(f"exits.window {policy.window} is wider than the traced {traced}: trace with that window")
+        raise ConfigError(
+            f"exit_policy.window {policy.window} is wider than the traced {traced}: trace with that window"
+        )
     if unknown := set(layers) - set(trace.layers):
         raise ConfigError(f"exit layers {sorted(unknown)} were not traced, only {list(trace.layers)}: trace them")
     if policy.frozen_prefix_after != trace.frozen_prefix_after:
         raise ConfigError(
-            f"exits.frozen_prefix_after {policy.frozen_prefix_after} changes hidden states, and the trace was made "
+            f"exit_policy.frozen_prefix_after {policy.frozen_prefix_after} changes hidden states, and the trace was made "
             f"with {trace.frozen_prefix_after}: trace with that setting"
         )
 

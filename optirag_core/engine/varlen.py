@@ -4,7 +4,7 @@ Shapes: T packed tokens, Tq queries, H heads, E head width.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -49,15 +49,20 @@ class Cascade:
     @classmethod
     def of(cls, queries: Queries, device: torch.device) -> "Cascade":
         spans = queries.spans
-        runs = [run for span in spans for run in span.runs]
-        ranges = (
-            [range(s.query_start, s.query_start + s.prefix_queries) for s in spans if s.prefix_queries],
-            [range(s.key_start, s.key_start + s.prefix_keys) for s in spans],
-            [range(s.query_start + s.prefix_queries, s.query_stop) for s in spans],
-            [range(first, first + r.queries) for r in runs for first in _firsts(r.query_start, r.count, r.queries)],
-            [range(first, first + r.keys) for r in runs for first in _firsts(r.key_start, r.count, r.keys)],
+        batches = [batch for span in spans for batch in span.batches]
+
+        def sequences(ranges: Iterable[range]) -> Sequences:
+            return Sequences.of(ranges, device)
+
+        return cls(
+            prefix_queries=sequences(
+                range(s.query_start, s.query_start + s.prefix_queries) for s in spans if s.prefix_queries
+            ),
+            prefix_keys=sequences(range(s.key_start, s.key_start + s.prefix_keys) for s in spans),
+            suffix_queries=sequences(range(s.query_start + s.prefix_queries, s.query_stop) for s in spans),
+            own_queries=sequences(own for b in batches for own in _each(b.query_start, b.count, b.queries)),
+            own_keys=sequences(own for b in batches for own in _each(b.key_start, b.count, b.keys)),
         )
-        return cls(*(Sequences.of(each, device) for each in ranges))
 
 
 def varlen_cascade(q: Tensor, k: Tensor, v: Tensor, queries: Queries, scaling: float) -> Tensor:
@@ -90,5 +95,6 @@ def _call(
     return output, lse.mT if lse.size(0) == q.size(1) else lse  # the kernel's [H, Tq] -> [Tq, H]
 
 
-def _firsts(start: int, count: int, length: int) -> range:
-    return range(start, start + count * length, length)
+def _each(start: int, count: int, length: int) -> Iterator[range]:
+    """The tokens of each suffix of a batch."""
+    return (range(first, first + length) for first in range(start, start + count * length, length))

@@ -41,7 +41,7 @@ def test_peers_give_the_engines_scores():
     bench = engine.Bench(engine.PLANS["tiny"], "cpu")
     group = bench.group(24, 4)
 
-    [pairs] = bench._scorer(0.0, exits="none").score([group])
+    [pairs] = bench._scorer(0.0, exits="none").score([group]).scores
 
     for peer in (engine.padded, engine.prefix_cached):
         assert [pair.score for pair in pairs] == pytest.approx(peer(bench.model, group).tolist(), abs=1e-5)

@@ -14,9 +14,9 @@ from optirag_core.engine.layout import Layout, PackedGroup, Queries
 
 LAYOUT = Layout(
     (
-        PackedGroup(0, 70, (1, 1, 4, 9, 9), (0, 1, 2, 3, 4)),
-        PackedGroup(1, 1, (3,), (5,)),
-        PackedGroup(2, 33, (2,) * 6, tuple(range(6, 12))),
+        PackedGroup(user_group=0, prefix=70, suffixes=(1, 1, 4, 9, 9), candidates=(0, 1, 2, 3, 4)),
+        PackedGroup(user_group=1, prefix=1, suffixes=(3,), candidates=(0,)),
+        PackedGroup(user_group=2, prefix=33, suffixes=(2,) * 6, candidates=tuple(range(6))),
     )
 )
 KINDS = ("all_queries", "last_queries", "suffix_queries")

@@ -16,7 +16,7 @@ def window(*probabilities: float) -> Tensor:
 STEADY = window(0.5, 0.5, 0.5)  # deltas 0, 0
 MOVING = window(0.5, 0.6, 0.8)  # deltas 0.1, 0.2: discrepancy 0.1
 LOGITS = torch.stack([STEADY, MOVING, MOVING, STEADY, MOVING])
-PARTS = torch.tensor([4, 4, 4, 7, 7])
+USER_GROUPS = torch.tensor([4, 4, 4, 7, 7])
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ PARTS = torch.tensor([4, 4, 4, 7, 7])
     [(0.01, [True, False, False, True, False]), (0.11, [True] * 5), (0.0, [False] * 5)],
 )
 def test_without_group_stop_pairs_stop_alone(threshold, stops):
-    stopped, forced = exits_at(LOGITS, PARTS, ExitPolicy("probability", 2, threshold))
+    stopped, forced = exits_at(LOGITS, USER_GROUPS, ExitPolicy("probability", 2, threshold))
 
     assert stopped.tolist() == stops
     assert not forced.any()
@@ -35,14 +35,14 @@ def test_without_group_stop_pairs_stop_alone(threshold, stops):
     [(1, [False] * 5), (2, [False, False, False, False, True]), (3, [False, True, True, False, True])],
 )
 def test_a_group_with_fewer_than_k_min_left_stops(k_min, forced):
-    stopped, was_forced = exits_at(LOGITS, PARTS, ExitPolicy("probability", 2, 0.01, group_stop=k_min))
+    stopped, was_forced = exits_at(LOGITS, USER_GROUPS, ExitPolicy("probability", 2, 0.01, group_stop=k_min))
 
     assert was_forced.tolist() == forced
     assert stopped.tolist() == [alone or with_group for alone, with_group in zip([1, 0, 0, 1, 0], forced, strict=True)]
 
 
 def test_without_a_criterion_nobody_stops():
-    stopped, forced = exits_at(LOGITS, PARTS, ExitPolicy("none", 2, 1e9, group_stop=9))
+    stopped, forced = exits_at(LOGITS, USER_GROUPS, ExitPolicy("none", 2, 1e9, group_stop=9))
 
     assert not stopped.any()
     assert not forced.any()

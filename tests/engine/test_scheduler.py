@@ -8,21 +8,22 @@ from optirag_core.engine.scheduler import DepthQueues
 
 
 def part(number: int, tokens: int) -> PromptPart:
-    return PromptPart(number, [0] * (tokens - 1), [[0]], [number])
+    return PromptPart(user_group=number, prefix=[0] * (tokens - 1), suffixes=[[0]], candidates=[0])
 
 
 def flight(depth: int, tokens: int, number: int = 0) -> Flight:
-    layout = Layout((PackedGroup(number, tokens - 1, (1,), (number,)),))
+    layout = Layout((PackedGroup(user_group=number, prefix=tokens - 1, suffixes=(1,), candidates=(0,)),))
     return Flight(layout, torch.full((1, tokens, 2), float(number)), depth, (torch.zeros(1, 2),))
 
 
 def queues(*tokens: int, max_tokens: int = 200) -> DepthQueues:
-    parts = [part(number, size) for number, size in enumerate(tokens)]
-    return DepthQueues(parts, step_tokens=100, max_tokens=max_tokens)
+    waiting = DepthQueues(step_tokens=100, max_tokens=max_tokens)
+    waiting.admit(part(number, size) for number, size in enumerate(tokens))
+    return waiting
 
 
-def numbers(parts: list[PromptPart]) -> list[int]:
-    return [part.number for part in parts]
+def numbers(work: Flight | list[PromptPart]) -> list[int]:
+    return [group.user_group for group in (work.layout.groups if isinstance(work, Flight) else work)]
 
 
 def test_groups_are_admitted_in_order_up_to_a_step():
@@ -54,13 +55,47 @@ def test_nothing_is_admitted_beyond_what_may_be_in_flight():
     assert numbers(waiting.take()) == [0]
 
 
+def test_parts_that_come_later_stand_behind_the_others():
+    waiting = queues(60, 70)
+
+    assert numbers(waiting.take()) == [0]
+    waiting.admit([part(2, 20)])
+    assert numbers(waiting.take()) == [1, 2]
+    assert waiting.take() is None
+    waiting.admit([part(3, 20)])
+    assert numbers(waiting.take()) == [3]
+
+
+def test_held_rows_wait_until_they_are_released():
+    waiting = queues()
+    waiting.hold(1, flight(5, 10, number=1))
+    waiting.hold(1, flight(5, 20, number=1))
+    waiting.hold(2, flight(5, 30, number=2))
+
+    assert waiting.take() is None
+    waiting.release(1)
+    assert waiting.take().layout.num_tokens == 30
+    waiting.drop(2)
+    waiting.release(2)
+    assert waiting.take() is None
+
+
+def test_held_rows_count_as_in_flight_but_never_keep_out_what_they_wait_for():
+    waiting = queues(10, max_tokens=200)
+    waiting.hold(1, flight(5, 150, number=1))
+    waiting.put(flight(10, 40, number=2))
+
+    assert numbers(waiting.take()) == [2]  # 190 tokens are in flight
+    assert numbers(waiting.take()) == [0]
+
+
 def test_rows_that_run_again_keep_their_place():
     waiting = queues()
     waiting.put(flight(5, 70, number=3))
     waiting.put_back([flight(5, 60, number=1), flight(5, 60, number=2)])
     waiting.halve()
 
-    assert [waiting.take().layout.pairs for _ in range(3)] == [[1], [2], [3]]
+    assert [numbers(waiting.take()) for _ in range(3)] == [[1], [2], [3]]
     assert (waiting.step_tokens, waiting.halvings) == (50, 1)
 
 
@@ -71,6 +106,6 @@ def test_merged_rows_keep_their_tokens_apart():
 
     row = waiting.take()
 
-    assert row.layout.pairs == [1, 2]
+    assert numbers(row) == [1, 2]
     assert row.hidden[0, :, 0].tolist() == [1.0] * 30 + [2.0] * 20
     assert row.window[0].shape == (2, 2)

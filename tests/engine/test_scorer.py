@@ -53,7 +53,7 @@ def test_any_layout_and_exit_pattern_equals_the_reference(model, groups, criteri
     seen = torch.tensor([discrepancy for pair in views for _, discrepancy, _ in pair[:-1]] or [0.0])
     policy = replace(policy, threshold=seen.quantile(exit_share).item())
 
-    results = flat(Scorer(model, heads, policy, ANSWERS, max_tokens_in_flight=max_tokens).score(groups))
+    results = flat(Scorer(model, heads, policy, ANSWERS, max_tokens_in_flight=max_tokens).score(groups).scores)
 
     assert len(results) == len(prompts)
     for pair, result in zip(views, results, strict=True):
@@ -71,7 +71,7 @@ def test_families_equal_the_reference(family, criterion):
     heads, policy = random_heads(model), ExitPolicy(criterion, window=3, threshold=0.02)
     groups = mixed_groups()
 
-    results = Scorer(model, heads, policy, ANSWERS).score(groups)
+    results = Scorer(model, heads, policy, ANSWERS).score(groups).scores
 
     assert [len(pairs) for pairs in results] == [len(group.suffixes) for group in groups]
     for group, pairs in zip(groups, results, strict=True):
@@ -82,7 +82,7 @@ def test_families_equal_the_reference(family, criterion):
 
 
 def test_the_plain_padded_scorer_agrees(model, heads):
-    packed = flat(Scorer(model, heads, RATIO, ANSWERS).score(mixed_groups()))
+    packed = flat(Scorer(model, heads, RATIO, ANSWERS).score(mixed_groups()).scores)
     plain = flat(PlainScorer(model, heads, RATIO, ANSWERS, batch_size=4).score(mixed_groups()))
 
     assert [pair.exit_layer for pair in packed] == [pair.exit_layer for pair in plain]
@@ -94,14 +94,15 @@ def test_the_order_of_groups_changes_no_score(model, heads):
     groups, order = mixed_groups(), [3, 0, 4, 2, 1]
     scorer = Scorer(model, heads, RATIO, ANSWERS, max_tokens_in_flight=400)
 
-    straight, shuffled = scorer.score(groups), scorer.score([groups[index] for index in order])
+    straight = scorer.score(groups).scores
+    shuffled = scorer.score([groups[index] for index in order]).scores
 
     for index, pairs in zip(order, shuffled, strict=True):
         assert [pair.score for pair in pairs] == pytest.approx([pair.score for pair in straight[index]], abs=1e-5)
 
 
 def test_the_same_groups_give_the_same_bits(model, heads):
-    first, second = (Scorer(model, heads, RATIO, ANSWERS).score(mixed_groups()) for _ in range(2))
+    first, second = (Scorer(model, heads, RATIO, ANSWERS).score(mixed_groups()).scores for _ in range(2))
 
     assert first == second
 
@@ -110,10 +111,11 @@ def test_a_thousand_candidates_run_in_several_parts(model, heads):
     group = random_group(60, [1 + index % 9 for index in range(1000)], seed=5)
     scorer = Scorer(model, heads, RATIO, ANSWERS, max_tokens_in_flight=2000)
 
-    [pairs] = scorer.score([group])
+    scored = scorer.score([group])
 
+    [pairs] = scored.scores
     assert len(pairs) == 1000
-    assert scorer.last_run.cost.prefixes > 1
+    assert scored.figures.cost.prefixes > 1
     for index in (0, 1, 500, 999):
         expected = score_pair(model, heads, RATIO, ANSWERS, [*group.prefix, *group.suffixes[index]])
         assert (pairs[index].score, pairs[index].exit_layer) == (
@@ -134,7 +136,7 @@ def test_a_thousand_candidates_run_in_several_parts(model, heads):
     ],
 )
 def test_odd_groups_equal_the_reference(model, heads, group):
-    [pairs] = Scorer(model, heads, RATIO, ANSWERS).score([group])
+    [pairs] = Scorer(model, heads, RATIO, ANSWERS).score([group]).scores
 
     for suffix, pair in zip(group.suffixes, pairs, strict=True):
         expected = score_pair(model, heads, RATIO, ANSWERS, [*group.prefix, *suffix])
@@ -146,8 +148,10 @@ def test_odd_groups_equal_the_reference(model, heads, group):
 def test_nothing_to_score(model, heads, groups):
     scorer = Scorer(model, heads, RATIO, ANSWERS)
 
-    assert scorer.score(groups) == [[] for _ in groups]
-    assert scorer.last_run.pairs == 0
+    scored = scorer.score(groups)
+
+    assert scored.scores == [[] for _ in groups]
+    assert (scored.figures.pairs, scored.figures.pairs_per_s) == (0, 0)
     assert len(scorer.trace(groups).final_logits) == 0
 
 
@@ -186,7 +190,7 @@ def test_a_sliding_window_limits_the_context():
 def test_out_of_gpu_memory_halves_the_steps_once_and_loses_nothing(model, heads, monkeypatch, caplog):
     groups = [random_group(40, [3] * 20, seed) for seed in range(6)]
     scorer = Scorer(model, heads, RATIO, ANSWERS, max_tokens_in_flight=600)
-    expected = scorer.score(groups)
+    expected = flat(scorer.score(groups).scores)
     advance, limit = scorer._decoder.advance, 150
 
     def tight(flight, depth):
@@ -196,31 +200,25 @@ def test_out_of_gpu_memory_halves_the_steps_once_and_loses_nothing(model, heads,
 
     monkeypatch.setattr(scorer._decoder, "advance", tight)
     with caplog.at_level(logging.WARNING):
-        results = scorer.score(groups)
+        scored = scorer.score(groups)
 
-    assert scorer.last_run.halvings == 1
+    assert scored.figures.halvings == 1
     assert "steps of 150 tokens" in caplog.text
-    assert [pair.exit_layer for pair in flat(results)] == [pair.exit_layer for pair in flat(expected)]
-    assert [pair.score for pair in flat(results)] == pytest.approx([pair.score for pair in flat(expected)], abs=1e-4)
+    results = flat(scored.scores)
+    assert [pair.exit_layer for pair in results] == [pair.exit_layer for pair in expected]
+    assert [pair.score for pair in results] == pytest.approx([pair.score for pair in expected], abs=1e-4)
     limit = 100
     with pytest.raises(torch.OutOfMemoryError):
         scorer.score(groups)
+    limit = 300
+    assert flat(scorer.score(groups).scores) == expected  # whole steps again, and nothing left of the failed call
 
 
-def test_the_model_is_left_as_it_was(model, heads):
-    before = model.config._attn_implementation
-
-    Scorer(model, heads, RATIO, ANSWERS).score(mixed_groups())
-
-    assert model.config._attn_implementation == before
-
-
-def test_figures_of_a_run(model, heads):
+def test_figures_of_a_call(model, heads):
     scorer = Scorer(model, heads, ExitPolicy("ratio", 3, 1e9), ANSWERS)
 
-    scorer.score(mixed_groups())
+    figures = scorer.score(mixed_groups()).figures
 
-    figures = scorer.last_run
     assert (figures.pairs, figures.forced, figures.halvings) == (18, 0, 0)
     assert (figures.mean_suffix_depth, figures.mean_prefix_depth) == (3, 3)
     assert figures.pairs_per_s == pytest.approx(18 / figures.seconds)
@@ -231,10 +229,10 @@ def test_deterministic_bits_do_not_depend_on_what_else_is_scored(model, heads):
     groups = mixed_groups()
     scorer = Scorer(model, heads, RATIO, ANSWERS, deterministic=True)
 
-    together = scorer.score(groups)
+    together = scorer.score(groups).scores
 
-    assert together == [pairs for group in groups for pairs in scorer.score([group])]
-    expected = flat(Scorer(model, heads, RATIO, ANSWERS).score(groups))
+    assert together == [pairs for group in groups for pairs in scorer.score([group]).scores]
+    expected = flat(Scorer(model, heads, RATIO, ANSWERS).score(groups).scores)
     assert [pair.score for pair in flat(together)] == pytest.approx([pair.score for pair in expected], abs=1e-5)
 
 
@@ -242,8 +240,8 @@ def test_compiled_layers_give_the_same_scores(model, heads):
     groups = mixed_groups()
     compiled = Scorer(model, heads, RATIO, ANSWERS, compile_layers=True)
 
-    results = flat(compiled.score(groups))
+    results = flat(compiled.score(groups).scores)
 
-    expected = flat(Scorer(model, heads, RATIO, ANSWERS).score(groups))
+    expected = flat(Scorer(model, heads, RATIO, ANSWERS).score(groups).scores)
     assert [pair.exit_layer for pair in results] == [pair.exit_layer for pair in expected]
     assert [pair.score for pair in results] == pytest.approx([pair.score for pair in expected], abs=1e-5)

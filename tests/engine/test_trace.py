@@ -46,10 +46,10 @@ def test_replay_equals_a_live_run(model, heads, trace, criterion, window, share,
 
     expected, replayed = live.score(GROUPS), replay(trace, policy)
 
-    for pairs, others in zip(replayed.scores, expected, strict=True):
+    for pairs, others in zip(replayed.scores, expected.scores, strict=True):
         assert [(pair.exit_layer, pair.forced) for pair in pairs] == [(pair.exit_layer, pair.forced) for pair in others]
         assert [pair.score for pair in pairs] == pytest.approx([pair.score for pair in others], abs=1e-5)
-    assert replayed.cost == live.last_run.cost
+    assert replayed.cost == expected.figures.cost
 
 
 def test_group_stop_forces_some_pairs(trace):
@@ -69,13 +69,13 @@ def test_replay_equals_a_live_run_above_a_frozen_prefix(model, heads, frozen_aft
 
     expected, replayed = live.score(GROUPS), replay(frozen, policy)
 
-    layers = [pair.exit_layer for pairs in expected for pair in pairs]
+    layers = [pair.exit_layer for pairs in expected.scores for pair in pairs]
     assert [pair.exit_layer for pairs in replayed.scores for pair in pairs] == layers
     assert [pair.score for pairs in replayed.scores for pair in pairs] == pytest.approx(
-        [pair.score for pairs in expected for pair in pairs], abs=1e-5
+        [pair.score for pairs in expected.scores for pair in pairs], abs=1e-5
     )
-    assert replayed.cost == live.last_run.cost
-    assert (live.last_run.cost.frozen_token_layers > 0) == (frozen_after < max(layers) - 1)
+    assert replayed.cost == expected.figures.cost
+    assert (expected.figures.cost.frozen_token_layers > 0) == (frozen_after < max(layers) - 1)
 
 
 def test_a_prefix_frozen_at_the_top_changes_nothing_and_one_frozen_low_does(model, heads, trace):
@@ -93,7 +93,7 @@ def test_fewer_exit_layers_can_be_replayed(model, heads, trace):
     for layer in EXIT_LAYERS[1:]:
         fewer[layer].load_state_dict(heads[layer].state_dict())
 
-    expected = scorer(model, fewer, policy).score(GROUPS)
+    expected = scorer(model, fewer, policy).score(GROUPS).scores
 
     layers = [pair.exit_layer for pairs in replay(trace, policy, layers=EXIT_LAYERS[1:]).scores for pair in pairs]
     assert layers == [pair.exit_layer for pairs in expected for pair in pairs]

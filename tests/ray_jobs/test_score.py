@@ -38,7 +38,7 @@ def test_ray_gives_what_this_process_gives(finished_run, tmp_path):
     assert pa.concat_tables(shards).equals(requests.select(REQUESTS.names))
     for shard in shards:
         assembled = assembler.assemble(requests_from(shard))
-        scores = scorer.score([result.prompt.group for result in assembled])
+        scores = scorer.score([result.prompt.group for result in assembled]).scores
         for user, result, pairs in zip(shard["user_id"].to_pylist(), assembled, scores, strict=True):
             expected |= {(user, item): pair for item, pair in zip(result.candidates, pairs, strict=True)}
 
