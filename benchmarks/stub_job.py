@@ -16,7 +16,7 @@ import pyarrow as pa
 import ray
 
 from benchmarks.stubs import StubBuild, StubScore, stub_run
-from optirag_core.config import Settings
+from optirag_core.config import RaySettings, Settings
 from optirag_core.data.schema import REQUESTS
 from optirag_core.runs.identity import RunIdentity
 from optirag_core.runs.plan import ShardPlan, plan_shards
@@ -30,7 +30,7 @@ CANDIDATES = 25
 USERS_PER_TABLE = 2000
 PROMPT_TOKENS = 1500
 """A user's prefix and 25 suffixes of some 20 tokens."""
-NUM_CPUS = 2
+RAY = RaySettings(num_cpus=2, object_store_mib=256)
 INTERVAL_S = 0.05
 MIB = 2**20
 
@@ -90,12 +90,12 @@ def run_stub_job(job: StubJob) -> dict[str, Any]:
 
 def _drive(job: StubJob, run: Run, plan: ShardPlan, files: Path) -> Driven:
     """As `ray_jobs.score` does it, with stub stages."""
-    cpus = 0.8 * NUM_CPUS / job.actors  # logical: whoever sleeps needs none
+    cpus = 0.8 * RAY.num_cpus / job.actors  # logical: whoever sleeps needs none
     settings = Settings(
         actors={
             "num_scorers": job.actors, "num_cpus_per_scorer": min(0.5, cpus), "num_cpus_per_prompt_builder": 0.2
         },
-        ray={"num_cpus": NUM_CPUS, "object_store_mib": 256},
+        ray=RAY,
     )  # fmt: skip
     where = {"workspace": run.storage.uri, "run": run.name}
     build = Stage(StubBuild, where | {"prompt_tokens": PROMPT_TOKENS})

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from optirag_core.artifacts import Artifact
 from optirag_core.config import Settings
 from optirag_core.data.dataset import Dataset
-from optirag_core.engine.loading import check_context, load_llm, save_llm
+from optirag_core.engine.loading import check_context, load_llm, save_answer_ids, save_llm
 from optirag_core.errors import ArtifactMismatch
 from optirag_core.evaluation.metrics import binary_metrics
 from optirag_core.inference.opening import open_artifacts
@@ -81,7 +81,8 @@ def _loop(config: dict[str, Any]) -> None:
         metrics |= _validation(model, held_out, answers, llm.chosen.batch_tokens)
     with results(worker, metrics) as folder:
         if folder:
-            save_llm(folder, model, tokenizer, answers)
+            save_llm(folder, model, tokenizer)
+            save_answer_ids(folder, answers)
 
 
 def _untuned(

@@ -56,8 +56,8 @@ class ExitHeads(nn.Module):
         num_layers = model.config.num_hidden_layers
         if max(layers) >= num_layers:
             raise ModelError(
-                f"exit_heads.layers {list(layers)} reach layer {max(layers)}, but the LLM has {num_layers} layers and its "
-                f"own head at layer {num_layers}: set exit_heads.layers below {num_layers}"
+                f"exit_heads.layers {list(layers)} reach layer {max(layers)}, but the LLM has {num_layers} layers and "
+                f"its own head at layer {num_layers}: set exit_heads.layers below {num_layers}"
             )
         self.layers = tuple(layers)
         self.heads = nn.ModuleDict({str(layer): lm_answer_head(model, answer_ids) for layer in layers})

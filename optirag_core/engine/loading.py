@@ -66,7 +66,7 @@ def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:
         first_line = str(error).strip().splitlines()[0]
-        raise ModelError(f"cannot load a tokenizer from {path}: {first_line}") from None
+        raise ModelError(f"cannot load an LLM from {path}: its tokenizer: {first_line}") from None
 
 
 def context_length(config: PreTrainedConfig) -> int:
@@ -87,12 +87,14 @@ def check_context(max_tokens: int, config: PreTrainedConfig) -> None:
         )
 
 
-def save_llm(
-    folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, answer_ids: tuple[int, int]
-) -> None:
-    """Write safetensors, config, tokenizer and the ids of yes and no, for `load_llm` and `load_answer_ids`."""
+def save_llm(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write safetensors, config and tokenizer for `load_llm`."""
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def save_answer_ids(folder: Path, answer_ids: tuple[int, int]) -> None:
+    """Write the vocabulary ids of yes and no beside the LLM that was tuned on them."""
     yes, no = answer_ids
     (folder / ANSWERS_FILE).write_text(json.dumps({"yes": yes, "no": no}), encoding="utf-8")
 

@@ -137,8 +137,8 @@ def _check(trace: Trace, policy: ExitPolicy, layers: Sequence[int]) -> None:
         raise ConfigError(f"exit layers {sorted(unknown)} were not traced, only {list(trace.layers)}: trace them")
     if policy.frozen_prefix_after != trace.frozen_prefix_after:
         raise ConfigError(
-            f"exit_policy.frozen_prefix_after {policy.frozen_prefix_after} changes hidden states, and the trace was made "
-            f"with {trace.frozen_prefix_after}: trace with that setting"
+            f"exit_policy.frozen_prefix_after {policy.frozen_prefix_after} changes hidden states, and the trace was "
+            f"made with {trace.frozen_prefix_after}: trace with that setting"
         )
 
 

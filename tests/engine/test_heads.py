@@ -98,14 +98,14 @@ def test_save_and_load(tmp_path):
 )
 def test_heads_of_another_model_are_refused(tmp_path, layers, changes):
     trained_heads(tiny_llama()).save(tmp_path)
-    with pytest.raises(ArtifactMismatch, match=r"heads\.safetensors does not fit this LLM and exits\.layers"):
+    with pytest.raises(ArtifactMismatch, match=r"heads\.safetensors does not fit this LLM and exit_heads\.layers"):
         ExitHeads(tiny_llama(**changes), layers, ANSWERS).load(tmp_path)
 
 
 @pytest.mark.parametrize("layers", [(4,), (1, 5), (1, 3, 99)])
 def test_an_exit_layer_at_or_beyond_the_last_is_refused(layers):
     with pytest.raises(
-        ModelError, match=rf"reach layer {layers[-1]}, but the LLM has 4 layers .*: set exits\.layers below 4"
+        ModelError, match=rf"reach layer {layers[-1]}, but the LLM has 4 layers .*: set exit_heads\.layers below 4"
     ):
         ExitHeads(tiny_llama(), layers, ANSWERS)
 

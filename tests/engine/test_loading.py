@@ -15,8 +15,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from optirag_core.engine.loading import load_llm, save_llm
-from optirag_core.errors import ModelError
+from optirag_core.engine.loading import load_answer_ids, load_llm, save_answer_ids, save_llm
+from optirag_core.errors import ArtifactMismatch, ModelError
 from tests.conftest import tiny_llama
 
 WEIGHTS = "model.safetensors"
@@ -154,3 +154,18 @@ def test_truncated_weights_are_refused(folder, size):
 def test_a_damaged_config_is_refused(folder, text):
     (folder / "config.json").write_text(text)
     refused(folder, "cannot load an LLM from")
+
+
+def test_the_answer_words_ids_lie_beside_the_llm(tmp_path):
+    save_answer_ids(tmp_path, (4874, 694))
+    assert load_answer_ids(tmp_path) == (4874, 694)
+
+
+@pytest.mark.parametrize("text", [None, "", "[]", '{"yes": 3}', "\x00"])
+def test_an_llm_that_does_not_tell_its_answer_words_is_refused(tmp_path, text):
+    if text is not None:
+        (tmp_path / "answers.json").write_text(text, encoding="utf-8")
+    with pytest.raises(
+        ArtifactMismatch, match=r"answers\.json does not tell the ids of yes and no: run tune_llm again"
+    ):
+        load_answer_ids(tmp_path)
