@@ -1,5 +1,6 @@
 """The prompt assembler that training, scoring and explaining share, made from the artifacts at hand."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,8 +16,8 @@ from optirag_core.data.splits import requests_for
 from optirag_core.engine.loading import context_length
 from optirag_core.errors import ConfigError
 from optirag_core.prompting.assembly import PromptAssembler, requests_from
-from optirag_core.prompting.builder import PUNCTUATION, PromptBuilder
-from optirag_core.prompting.template import MACROS_WITHOUT_VALUE, PromptTemplate
+from optirag_core.prompting.builder import PromptBuilder
+from optirag_core.prompting.template import PromptTemplate
 from optirag_core.retrieval.index import UserIndex
 from optirag_core.training.packing import Sample
 from optirag_core.training.tokenizer import train_tokenizer
@@ -72,7 +73,7 @@ def labelled_samples(
     """Prompts of a split, with or without similar users, and the answers to their candidates.
 
     Args:
-        max_users: only so many users, spread evenly over the table.
+        max_users: at most this number of users, spread evenly over the table.
     """
     requests = requests_for(interactions, split)
     if max_users and max_users < len(requests):
@@ -95,14 +96,16 @@ def scratch_tokenizer(settings: PromptSettings, dataset: Dataset, vocab_size: in
     items, users = Rows(dataset.items, "item_id"), Rows(dataset.users, "user_id")
     train = dataset.interactions.filter(pc.is_in(dataset.interactions["split"], pa.array(["train", "tune"])))
     texts, frames = [], []
-    for item_id, rating in zip(train["item_id"].to_pylist(), train["rating"].to_pylist(), strict=True):
-        texts.append(template.render("item", items[item_id]))
-        frames += [template.render("rating", rating), *PUNCTUATION]
-    fixed = [template.render(macro) for macro in MACROS_WITHOUT_VALUE]
-    ranks = [template.render("rank", number) for number in range(1, MAX_RANK)]
+    for item_id, count in Counter(train["item_id"].to_pylist()).items():
+        texts += [template.entry(items[item_id]), template.candidate(items[item_id])] * count
+    for rating, count in Counter(train["rating"].to_pylist()).items():
+        frames += [template.rating(rating, last=True)] * count
+    fixed = [template.opening(similar=similar) for similar in (True, False)]
+    fixed += [template.closing("rank", number) for number in range(2, MAX_RANK)]
+    fixed += [template.closing("target_heading"), template.closing("question"), template.answer_cue()]
     for user_id in pc.unique(train["user_id"]).to_pylist():
         profile = users.get(user_id) or users.blank(user_id)
-        frames += [template.render(macro, profile) for macro in ("similar_user", "target_user")]
-        frames += [*fixed, *ranks]
+        frames += [template.profile(macro, profile) for macro in ("similar_user", "target_user")]
+        frames += fixed
         texts += [f" {settings.answer_yes}", f" {settings.answer_no}"]
     return train_tokenizer(texts, frames, vocab_size)

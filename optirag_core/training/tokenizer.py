@@ -8,12 +8,17 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 MAX_PHRASES = 256
 MIN_PHRASE_COUNT = 20
 """A token seen less often than this is not learned."""
+
+_NORMALIZED = (("',", "'"), (" '", " ' "), (" ***", " *** "))
+"""A word then has one token wherever it stands in a title, and an entry's comma, which says nothing, has none."""
+_RESTORED = ((" ' ", " '"), ("' '", "', '"), (" *** ", " ***"))
+"""Decoding undoes it in every prompt: no title has a ' or more than one *."""
 
 _SENTENCE = re.compile(r"[^.:\[]*[.:\[]*")
 
@@ -22,14 +27,14 @@ def train_tokenizer(texts: Iterable[str], frames: Iterable[str], vocab_size: int
     """Train a tokenizer; every string can be encoded, bytes are the fallback.
 
     Args:
-        texts: what BPE learns from (titles, answers), as often as it occurs.
-        frames: the pieces around titles (instruction, profiles, ratings), as often as they occur.
+        texts: what BPE learns from (entries, candidates, answers), as often as it occurs.
+        frames: the pieces around them (instruction, profiles, ratings), as often as they occur.
         vocab_size: BPE tokens; up to `MAX_PHRASES` phrases come on top.
     """
     tokenizer = Tokenizer(models.BPE())
-    # With a space in front of each piece a word has one token wherever it stands in a title, as with Llama's tokenizer.
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
-    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Replace(*pair) for pair in _NORMALIZED])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), *(decoders.Replace(*pair) for pair in _RESTORED)])
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
         special_tokens=["<pad>", "<s>"],
@@ -37,7 +42,7 @@ def train_tokenizer(texts: Iterable[str], frames: Iterable[str], vocab_size: int
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    tokenizer.add_tokens([AddedToken(phrase, normalized=False) for phrase in _phrases(frames)])
+    tokenizer.add_tokens([AddedToken(phrase, normalized=True) for phrase in _phrases(frames)])
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", pad_token="<pad>")
 
 
