@@ -20,9 +20,6 @@ from optirag_core.prompting.tokens import PieceEncoder
 MIN_ENTRIES = 3
 """A history is cut down to this many entries before a similar user is dropped: the least that a sample needs."""
 
-FIRST_ENTRY, NEXT_ENTRY, LIST_END = PUNCTUATION = ("'", ", '", "]")
-"""Around the entries of a history; a rating's piece closes the quotation."""
-
 RATINGS_COMPARED = (1.0, 2.0, 5.0)
 """Against these the first token that tells a rating is found; three, as a template may show two ratings alike."""
 
@@ -67,16 +64,17 @@ class PromptBuilder:
         self._items = items
         self._template = PromptTemplate(settings)
         self._encoder = PieceEncoder(tokenizer)
-        self._static = cache(lambda macro: self._encoder.encode(self._template.render(macro)))
-        self._text = lru_cache(PROFILE_CACHE)(self._encode_start)
-        self._item = cache(lambda item_id: self._rendered("item", items[item_id]))
-        self._candidate = cache(lambda item_id: self._rendered("candidate", items[item_id]))
-        self._rating = cache(lambda rating: self._encoder.encode(self._template.render("rating", rating)))
-        self._rank = cache(lambda number: self._encoder.encode(self._template.render("rank", number)))
-        cue = self._template.render("answer_cue")
+        self._opening = cache(lambda similar: self._encode_opening(similar=similar))
+        self._profile = lru_cache(PROFILE_CACHE)(self._encode_long)
+        self._entry = cache(lambda item_id: self._encode_long(self._template.entry(items[item_id])))
+        self._rating = cache(lambda rating, last: self._encoder.encode(self._template.rating(rating, last=last)))
+        self._closing = cache(lambda *following: self._encoder.encode(self._template.closing(*following)))
+        self._candidate = cache(lambda item_id: self._encode_long(self._template.candidate(items[item_id])))
+        cue = self._template.answer_cue()
+        self._answer_cue = self._encoder.encode(cue)
         self.answer_ids = self._encoder.answer_ids(cue, settings.answer_yes, settings.answer_no)
         self._rating_offset = cache(self._first_difference)
-        # A text of so many characters has more than max_tokens tokens: no prompt has room for it, whatever follows.
+        # A longer text has more than max_tokens tokens: no prompt has room for it, whatever follows.
         self._max_characters = (settings.max_tokens + 1) * self._encoder.longest_piece
 
     def knows(self, item_id: str) -> bool:
@@ -96,7 +94,7 @@ class PromptBuilder:
         room = self._settings.max_tokens - max(map(len, suffixes), default=0)
         given = [context.history, *(history for _, history in context.similar)]
         entries_before, users_before = sum(map(len, given)), len(context.similar)
-        fixed = [self._header_length(context, number) for number in range(len(given))]
+        fixed = [self._fixed_length(context, number) for number in range(len(given))]
         # an entry that fills a prompt alone is in none: dropping in order it would take the older ones with it
         limit = self._settings.max_tokens
         histories = [[entry for entry in user if self._entry_length(entry) <= limit] for user in given]
@@ -122,48 +120,58 @@ class PromptBuilder:
         return len(self._suffix(candidate))
 
     def _suffix(self, candidate: str) -> list[int]:
-        return [*self._static("question"), *self._candidate(candidate), *self._static("answer_cue")]
+        return [*self._candidate(candidate), *self._answer_cue]
 
-    def _rendered(self, macro: str, value: Mapping[str, Any]) -> list[int]:
-        return self._text(self._template.render(macro, value)[: self._max_characters])
+    def _encode_opening(self, *, similar: bool) -> list[int]:
+        return [*self._encoder.bos, *self._encoder.encode_first(self._template.opening(similar=similar))]
 
-    def _encode_start(self, text: str) -> list[int]:
-        """Ids of a text, or of as much of it as already exceeds every prompt; a title of 1 MB would take a second."""
-        return self._encoder.encode(text)[: self._settings.max_tokens + 1]
+    def _encode_long(self, text: str) -> list[int]:
+        """Ids of a piece, or of as much of it as already exceeds every prompt; a title of 1 MB would take a second."""
+        return self._encoder.encode(text[: self._max_characters])[: self._settings.max_tokens + 1]
 
     def _prefix(self, context: Context, histories: Sequence[Sequence[Shown]]) -> tuple[list[int], list[int]]:
-        ids, rating_positions = [*self._encoder.bos, *self._static("instruction")], []
-        order = [*range(1, len(histories)), 0]  # similar users first, the target user last
-        for number in order:
-            ids += self._header(context, number)
-            for place, entry in enumerate(histories[number]):
-                ids += self._text(NEXT_ENTRY if place else FIRST_ENTRY) + self._item(entry.item_id)
-                rating_positions.append(len(ids) + self._rating_offset(entry.rating))
-                ids += self._rating(entry.rating)
-            ids += self._text(LIST_END)
+        """Similar users first, the target user last."""
+        ids, rating_positions = [*self._opening(len(histories) > 1)], []
+        for number in [*range(1, len(histories)), 0]:
+            ids += self._profile_of(context, number)
+            for place, entry in enumerate(histories[number], start=1):
+                last = place == len(histories[number])
+                ids += self._entry(entry.item_id)
+                rating_positions.append(len(ids) + self._rating_offset(entry.rating, last))
+                ids += self._rating(entry.rating, last)
+            ids += self._closing_of(number, len(histories) - 1)
         return ids, rating_positions
 
-    def _header(self, context: Context, number: int) -> list[int]:
+    def _profile_of(self, context: Context, number: int) -> list[int]:
         if number == 0:
-            return self._static("target_heading") + self._rendered("target_user", context.user)
-        heading = self._static("similar_heading") if number == 1 else []
-        user = self._rendered("similar_user", context.similar[number - 1][0])
-        return heading + self._rank(number) + user
+            return self._profile(self._template.profile("target_user", context.user))
+        return self._profile(self._template.profile("similar_user", context.similar[number - 1][0]))
 
-    def _header_length(self, context: Context, number: int) -> int:
-        instruction = len(self._encoder.bos) + len(self._static("instruction")) if number == 0 else 0
-        return instruction + len(self._header(context, number)) + len(self._text(LIST_END))
+    def _closing_of(self, number: int, num_similar: int) -> list[int]:
+        if number == 0:
+            return self._closing("question")
+        return self._closing("rank", number + 1) if number < num_similar else self._closing("target_heading")
+
+    def _fixed_length(self, context: Context, number: int) -> int:
+        """Tokens that a user adds to a prompt without entries: the target user first, then each similar user."""
+        profile = len(self._profile_of(context, number))
+        if number == 0:
+            return len(self._opening(False)) + profile + len(self._closing("question"))
+        if number == 1:
+            heading = len(self._opening(True)) - len(self._opening(False))
+            return heading + profile + len(self._closing("target_heading"))
+        return profile + len(self._closing("rank", number))
 
     def _entry_length(self, entry: Shown) -> int:
-        return len(self._text(NEXT_ENTRY)) + len(self._item(entry.item_id)) + len(self._rating(entry.rating))
+        return len(self._entry(entry.item_id)) + max(len(self._rating(entry.rating, last)) for last in (False, True))
 
-    def _first_difference(self, rating: float) -> int:
+    def _first_difference(self, rating: float, last: bool) -> int:
         """Place, in a rating's piece, of the first token that depends on the rating.
 
         Of a rating that is several tokens ("10") it is the first of them.
         """
-        piece = self._rating(rating)
-        others = [other for other in map(self._rating, RATINGS_COMPARED) if other != piece]
+        piece = self._rating(rating, last)
+        others = [other for other in (self._rating(known, last) for known in RATINGS_COMPARED) if other != piece]
         return min((_common_length(piece, other) for other in others), default=0)
 
 

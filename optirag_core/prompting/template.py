@@ -1,7 +1,12 @@
 """A prompt template: one Jinja2 file whose macros render the pieces of a prompt (paper section 9.1, tables 6-8).
 
-    prefix = instruction [similar_heading (rank similar_user entries)*] target_heading target_user entries
-    suffix = question candidate answer_cue                    entries = 'item rating, 'item rating ...]
+    prefix = instruction [similar_heading (rank similar_user entries)*] target_heading target_user entries question
+    suffix = candidate answer_cue                             entries = 'item rating, 'item rating ... ]
+
+Pieces that are encoded on their own (`opening`, `profile`, `entry` ...) join at spaces only: every piece but the first
+starts with one space, none ends with whitespace. No tokenizer that splits text at spaces has a token across such a
+joint, so the ids of a piece are those it has inside the whole prompt. The white space that a macro has around such a
+piece is therefore not taken over.
 
 Values are data: they are cleaned so that no title can close a quotation, a list or the candidate's `***`, and Jinja2
 never renders them a second time.
@@ -23,14 +28,14 @@ MACROS = (
     "instruction", "similar_heading", "rank", "similar_user", "target_heading", "target_user",
     "item", "rating", "question", "candidate", "answer_cue",
 )  # fmt: skip
-MACROS_WITHOUT_VALUE = ("instruction", "similar_heading", "target_heading", "question", "answer_cue")
-LAYOUT_VERSION = 1
-"""Raise when the order of the pieces or `as_data` changes: LLMs tuned on another layout are then refused."""
+LAYOUT_VERSION = 2
+"""Raise when the pieces, their order or `as_data` change: LLMs tuned on another layout are then refused."""
 TEMPLATE_FAULTS = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError)
 """What a template of the user's own can raise."""
 
 _STRUCTURE = str.maketrans({"'": "\u2019", "[": "(", "]": ")"})
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
+_BLANK = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u2581]+")
+"""Control characters, ends of lines, and the bar that Llama's tokenizers take for a space."""
 _STARS = re.compile(r"\*{2,}")
 
 
@@ -52,8 +57,37 @@ class PromptTemplate:
             raise PromptError(f"prompt template {self.name} has no macro {missing[0]!r}; it needs {', '.join(MACROS)}")
         self.digest = hashlib.sha256(f"{LAYOUT_VERSION}\n{words}\n{source}".encode()).hexdigest()
 
+    def opening(self, *, similar: bool) -> str:
+        """The first piece: the instruction and all that stands in front of the first user's profile."""
+        ranked = self.render("similar_heading") + self.render("rank", 1) if similar else ""
+        return (self.render("instruction") + (ranked or self.render("target_heading"))).strip()
+
+    def profile(self, macro: str, user: Mapping[str, Any]) -> str:
+        """A user up to the `[` of the history; `macro` is similar_user or target_user."""
+        return _piece(self.render(macro, user))
+
+    def entry(self, item: Mapping[str, Any]) -> str:
+        """An item of a history and the quotation mark in front of it; its rating closes the quotation."""
+        return _piece("'" + self.render("item", item).strip())
+
+    def rating(self, rating: float, *, last: bool) -> str:
+        """The rating behind an entry, and the comma if another entry follows."""
+        return _piece(self.render("rating", rating).rstrip() + ("" if last else ","))
+
+    def closing(self, macro: str, number: int | None = None) -> str:
+        """The end of a history and what follows there: a rank, target_heading or question."""
+        return _piece("]" + self.render(macro, number))
+
+    def candidate(self, item: Mapping[str, Any]) -> str:
+        """The item that is asked about."""
+        return _piece(self.render("candidate", item))
+
+    def answer_cue(self) -> str:
+        """The end of every prompt."""
+        return _piece(self.render("answer_cue"))
+
     def render(self, macro: str, value: Any = None) -> str:
-        """Render one piece; `value` is a row (mapping), a number, or None for pieces without a value.
+        """Text of one macro; `value` is a row (mapping), a number, or None for macros without a value.
 
         Raises:
             PromptError: the template names a column that the row does not have.
@@ -76,7 +110,11 @@ def as_data(value: Any) -> Any:
         value = str(value)
     if not isinstance(value, str):
         return value
-    return _STARS.sub("*", _CONTROL.sub(" ", value)).translate(_STRUCTURE).strip(" *") or "untitled"
+    return _STARS.sub("*", _BLANK.sub(" ", value)).translate(_STRUCTURE).strip(" *") or "untitled"
+
+
+def _piece(text: str) -> str:
+    return f" {text}" if (text := text.strip()) else ""
 
 
 def _source(name: str) -> str:

@@ -226,7 +226,7 @@ def test_a_similar_user_without_a_past_is_left_out(byte_tokenizer):
     [result] = assembler(byte_tokenizer, rows).assemble([Request("a", ["q0"], as_of=1_000)])
     text = byte_tokenizer.decode(result.prompt.group.prefix)
     assert result.prompt.num_similar_users == 1
-    assert "1. The user rated the following items: ['Title of i8" in text
+    assert "1. The user rated the following items: [ 'Title of i8" in text
     assert "2. " not in text
 
 

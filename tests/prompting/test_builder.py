@@ -13,7 +13,7 @@ from optirag_core.errors import PromptError, PromptTooLong
 from optirag_core.prompting.builder import MIN_ENTRIES, Context, PromptBuilder
 from optirag_core.prompting.tokens import PieceEncoder
 
-from .conftest import FAMILIES, READER, SETTINGS, TEXT_FIELDS, item, whole_prompt
+from .conftest import FAMILIES, KINDS, PLAIN_TITLES, READER, SETTINGS, TEXT_FIELDS, item, whole_prompt
 
 GOLDEN = """\
 Instruction: Decide if the user will like the candidate book, given the books that the user has read. The rating \
@@ -22,10 +22,10 @@ answer yes or no.
 
 Reading histories of similar users:
 1. The user's location is unknown. The user's age is unknown. The user read the following books and rated them: \
-['Dune (10 stars)', 'Ulysses (1 star)']
+[ 'Dune (10 stars)', 'Ulysses (1 star)' ]
 
 Target user: The user's location is USA. The user's age is 45-49. The user read the following books and rated them: \
-['Emma (8 stars)', 'Persuasion (9 stars)', 'Dune (0 stars)']
+[ 'Emma (8 stars)', 'Persuasion (9 stars)', 'Dune (0 stars)' ]
 
 Question: Given the books that the user has read, decide if the user will like the book ***Middlemarch***. You must \
 ONLY answer yes or no.
@@ -63,15 +63,14 @@ def test_golden_prompt_for_books(byte_tokenizer):
     prompt = builder.build(SMALL, ["Middlemarch"])
     assert prompt.group.prefix[0] == byte_tokenizer.bos_token_id
     assert texts(prompt, byte_tokenizer) == [GOLDEN]
-    assert byte_tokenizer.decode(prompt.group.prefix).endswith("(0 stars)']")
+    assert byte_tokenizer.decode(prompt.group.suffixes[0]).startswith(" ***Middlemarch***. You")
     assert (prompt.num_similar_users, prompt.num_dropped_entries, prompt.num_dropped_users) == (1, 0, 0)
 
 
 def test_llama_reads_the_same_golden_prompt(llama_tokenizer):
     prompt = PromptBuilder(SETTINGS["books"], llama_tokenizer, ITEMS).build(SMALL, ["Middlemarch"])
-    [suffix] = prompt.group.suffixes
     assert prompt.group.prefix[0] == llama_tokenizer.bos_token_id
-    ids = [*prompt.group.prefix[1:], *suffix]
+    ids = [*prompt.group.prefix[1:], *prompt.group.suffixes[0]]
     assert "".join(llama_tokenizer.convert_ids_to_tokens(ids)).replace("▁", " ").replace("<0x0A>", "\n") == GOLDEN
 
 
@@ -82,8 +81,7 @@ def test_parts_stand_in_the_order_of_the_tables(byte_tokenizer, family, num_simi
     context = Context(READER, shown(5, 6, 7), similar)
     builder = PromptBuilder(SETTINGS[family], byte_tokenizer, numbered(9))
     [text] = texts(builder.build(context, ["i8"]), byte_tokenizer)
-    pieces = whole_prompt(SETTINGS[family], numbered(9), context, "i8")
-    assert text == "".join(pieces)
+    assert text == whole_prompt(SETTINGS[family], numbered(9), context, "i8")
     lines = [line for line in text.split("\n") if line]
     starts = ["Instruction:", *([r".*similar users:"] if num_similar else [])]
     starts += [rf"{number}\. " for number in range(1, num_similar + 1)]
@@ -97,15 +95,60 @@ def test_parts_stand_in_the_order_of_the_tables(byte_tokenizer, family, num_simi
     assert re.findall(r"\*\*\*(.*)\*\*\*", text)[0].startswith("Title 8")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_the_pieces_concatenated_are_the_prompt(llama_tokenizer, family):
-    context = Context(READER, shown(5, 6, 7), [(READER, shown(1, 2)), (STRANGER, shown(3))])
-    prompt = PromptBuilder(SETTINGS[family], llama_tokenizer, numbered(9)).build(context, ["i8", "i0"])
-    encode = PieceEncoder(llama_tokenizer).encode
-    for candidate, suffix in zip(["i8", "i0"], prompt.group.suffixes, strict=True):
-        pieces = whole_prompt(SETTINGS[family], numbered(9), context, candidate)
-        ids = [llama_tokenizer.bos_token_id] + [token for piece in pieces for token in encode(piece)]
-        assert [*prompt.group.prefix, *suffix] == ids
+@pytest.mark.parametrize("kind", KINDS)
+def test_prompts_of_real_titles_have_the_ids_of_their_whole_texts(make_tokenizer, real_titles, kind):
+    """Each of 1,000 titles is shown once and asked about once; none is an exception."""
+    items = {title: item(title) for title in real_titles}
+    tokenizer = make_tokenizer(kind, "books", real_titles)
+    builder = PromptBuilder(SETTINGS["books"], tokenizer, items)
+    assert len(items) == 1_000
+    for start in range(0, 1_000, 25):
+        titles = real_titles[start : start + 25]
+        entries = [Shown(title, float(place % 10 + 1)) for place, title in enumerate(titles)]
+        context = Context(READER, entries[:15], [(STRANGER, entries[15:21]), (READER, entries[21:])])
+        check_whole(builder, tokenizer, "books", items, context, titles[:1])
+        check_whole(builder, tokenizer, "books", items, Context(READER, entries[:1]), titles)
+
+
+ODD_TITLES = (
+    "1984", "2 + 2 = 5", "'Tis", "...", "$5 a Day", "two  spaces   three", " spaces around ", "\u00a0fixed\u00a0\u00a0",
+    "\u3000", "\u00bd \ufb01ne \u2460", "e\u0301 \u00e9", "\u0301first", "\ufdfa", "\u0130\u03a3", "日本", "Пушкин",
+    "\U0001f600\U0001f3fd", "</s>", "<s> <pad>", "x", "\u2581", "a \u2581", "\u0120A", "the (8 stars)", "the (",
+    "in *one* star", "Read [me]", "it\u2019s", "\u200b", "\ufeffB", "Line\nbreak\r\n",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@examples(max_examples=30, deadline=None)
+@given(titles=st.lists(st.text(), min_size=4, max_size=4), family=st.sampled_from(FAMILIES))
+@example(titles=ODD_TITLES, family="books")
+@example(titles=ODD_TITLES[::-1], family="generic")
+@example(titles=ODD_TITLES[::-1], family="yelp")
+def test_prompts_of_odd_titles_have_the_ids_of_their_whole_texts(make_tokenizer, kind, titles, family):
+    items = {f"i{number}": item(title, city=title, genre=title) for number, title in enumerate(titles)}
+    entries = [Shown(item_id, 2.0 + number % 3) for number, item_id in enumerate(items)]
+    user = {**READER, "location": titles[0]}
+    tokenizer = make_tokenizer(kind, family, PLAIN_TITLES)
+    settings = SETTINGS[family].model_copy(update={"max_tokens": 10_000})
+    builder = PromptBuilder(settings, tokenizer, items)
+    for similar in ([(user, entries[1:])], []):
+        check_whole(builder, tokenizer, family, items, Context(user, entries, similar), list(items)[:8])
+
+
+def check_whole(builder, tokenizer, family, items, context, candidates):
+    prompt = builder.build(context, candidates)
+    assert prompt.num_dropped_entries == 0
+    for candidate, suffix in zip(candidates, prompt.group.suffixes, strict=True):
+        text = whole_prompt(SETTINGS[family], items, context, candidate)
+        ids = [*prompt.group.prefix[1:], *suffix]
+        assert ids == tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
+
+
+def test_an_empty_history_is_an_empty_list(llama_tokenizer):
+    builder = PromptBuilder(SETTINGS["books"], llama_tokenizer, ITEMS)
+    context = Context(READER, [], [(STRANGER, [])])
+    assert whole_prompt(SETTINGS["books"], ITEMS, context, "Emma").count("rated them: [ ]\n") == 2
+    check_whole(builder, llama_tokenizer, "books", ITEMS, context, ["Emma"])
 
 
 def test_candidates_share_the_prefix_and_keep_their_order(byte_tokenizer):
@@ -183,9 +226,10 @@ def test_a_title_is_encoded_once(byte_tokenizer, monkeypatch):
     for _ in range(3):
         builder.build(context, ["i4", "i1"])
     made = len(encoded)
-    assert [encoded.count(f"Title {number}") for number in (1, 2, 3, 4)] == [1, 1, 1, 1]
+    assert [encoded.count(f" 'Title {number}") for number in (1, 2, 3)] == [1, 1, 1]
+    assert [encoded.count(f" ***Title {number}***.") for number in (1, 4)] == [1, 1]
     assert max(encoded.count(text) for text in encoded if "Answer:" not in text) == 1  # the cue: to check answers, too
-    builder.build(Context(READER, shown(3, 2, 1)), ["i2", "i4"])
+    builder.build(Context(READER, shown(3, 2, 1)), ["i1", "i4"])
     assert len(encoded) == made
 
 
@@ -282,8 +326,9 @@ def shown_titles(prompt, tokenizer):
 def test_a_prompt_that_just_fits_is_whole(byte_tokenizer):
     context = {"history": (0, 1, 2), "similar": [(3, 4)]}
     room = len(cut(byte_tokenizer, 1_500, **context).group.prefix)
-    # In the sum the first entry counts as a later one, which has ", " in front: 2 tokens, for each of 2 users.
-    assert cut(byte_tokenizer, room + 4, **context).num_dropped_entries == 0
+    # In the sum the last entry counts as an earlier one, which has a comma: 1 token, for each of 2 users.
+    assert cut(byte_tokenizer, room + 2, **context).num_dropped_entries == 0
+    assert cut(byte_tokenizer, room + 1, **context).num_dropped_users == 1
 
 
 def test_oldest_entries_of_the_longest_history_go_first(byte_tokenizer):

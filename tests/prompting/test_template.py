@@ -7,13 +7,11 @@ from hypothesis import strategies as st
 
 from optirag_core.config import PromptSettings
 from optirag_core.errors import PromptError
-from optirag_core.prompting.template import MACROS, MACROS_WITHOUT_VALUE, PromptTemplate, as_data
+from optirag_core.prompting.template import MACROS, PromptTemplate, as_data
 
 from .conftest import FAMILIES, READER, SETTINGS, item
 
-MINIMAL = "".join(
-    f"{{% macro {name}({'' if name in MACROS_WITHOUT_VALUE else 'value'}) %}}{name}{{% endmacro %}}" for name in MACROS
-)
+MINIMAL = "".join(f"{{% macro {name}(value=none) %}}{name}{{% endmacro %}}" for name in MACROS)
 
 
 @pytest.fixture
@@ -33,8 +31,7 @@ def test_the_question_and_the_instruction_demand_yes_or_no(family):
     for macro in ("instruction", "answer_cue"):
         assert "ONLY answer ja or nein." in template.render(macro)
     assert template.render("answer_cue").endswith("\nAnswer:")
-    assert template.render("question").endswith("***")
-    assert template.render("answer_cue").startswith("***")
+    assert template.candidate(item("Emma", city=None, price=None, genre=None, tags=None)) == " ***Emma***."
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -47,17 +44,36 @@ def test_lists_open_in_front_of_the_entries(family):
 @pytest.mark.parametrize(
     ("family", "shown", "candidate", "rating"),
     [
-        ("books", "Emma", "Emma", " (4 stars)'"),
-        ("amazon", "Emma. Its price is $4.50", "Emma", " (4.0 stars)'"),
-        ("yelp", "Emma, Tampa FL", "Emma located in Tampa FL", " (4.0 stars)'"),
-        ("generic", "Emma, genre crime, tags a, b", "Emma, genre crime, tags a, b", " (rating 4)'"),
+        ("books", " 'Emma", " ***Emma***.", " (4 stars)'"),
+        ("amazon", " 'Emma. Its price is $4.50", " ***Emma***.", " (4.0 stars)'"),
+        ("yelp", " 'Emma, Tampa FL", " ***Emma located in Tampa FL***.", " (4.0 stars)'"),
+        ("generic", " 'Emma, genre crime, tags a, b", " ***Emma, genre crime, tags a, b***.", " (rating 4)'"),
     ],
 )
 def test_items_and_ratings(family, shown, candidate, rating):
     template = PromptTemplate(SETTINGS[family])
-    assert template.render("item", item("Emma")) == shown
-    assert template.render("candidate", item("Emma")) == candidate
-    assert template.render("rating", 4.0) == rating
+    assert template.entry(item("Emma")) == shown
+    assert template.candidate(item("Emma")) == candidate
+    assert template.rating(4.0, last=True) == rating
+    assert template.rating(4.0, last=False) == f"{rating},"
+
+
+def test_a_city_without_a_state():
+    template = PromptTemplate(SETTINGS["yelp"])
+    assert template.entry(item("Emma", state=None)) == " 'Emma, Tampa"
+    assert template.candidate(item("Emma", state=None)) == " ***Emma located in Tampa***."
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("title", ["Emma", " Emma ", "\u00a0Emma\u3000", "\u2003", "Emma\u200b", "\u0301"])
+def test_pieces_join_at_single_spaces(family, title):
+    template, row = PromptTemplate(SETTINGS[family]), {**item(title), **READER, "location": title}
+    pieces = [template.profile(macro, row) for macro in ("similar_user", "target_user")]
+    pieces += [template.entry(row), template.candidate(row), template.answer_cue()]
+    pieces += [template.rating(3.5, last=last) for last in (True, False)]
+    pieces += [template.closing("rank", 2), template.closing("target_heading"), template.closing("question")]
+    assert all(re.match(r" \S", piece) and not piece[-1].isspace() for piece in pieces)
+    assert not any(template.opening(similar=similar)[place].isspace() for similar in (True, False) for place in (0, -1))
 
 
 @pytest.mark.parametrize(("family", "one"), [("books", "(1 star)"), ("amazon", "(1.0 star)"), ("yelp", "(1.0 star)")])
@@ -82,7 +98,7 @@ def test_unknown_values_never_show_as_none(family):
     nothing = {**dict.fromkeys(item("")), "title": "Emma"}
     texts += [template.render(macro, nothing) for macro in ("item", "candidate")]
     assert not [text for text in texts if "None" in text]
-    assert texts[-1] == "Emma"
+    assert texts[-2:] == ["Emma", " ***Emma***."]
 
 
 @pytest.mark.parametrize(
@@ -109,6 +125,28 @@ def test_a_template_file_of_ones_own(template_file):
     template = PromptTemplate(template_file(MINIMAL.replace("}item{", "}<{{ value.title }}>{")))
     assert template.render("item", item("Emma")) == "<Emma>"
     assert template.render("question") == "question"
+
+
+SPACED = """
+{% macro instruction() %}  Answer {{ yes }}. {% endmacro %}
+{% macro similar_heading() %} Others: {% endmacro %}{% macro rank(number) %}\n{{ number }}){% endmacro %}
+{% macro similar_user(user) %}{% endmacro %}{% macro target_user(user) %}\tlikes:\n{% endmacro %}
+{% macro target_heading() %}\n\nUser:\n{% endmacro %}
+{% macro item(item) %}  {{ item.title }} {% endmacro %}{% macro rating(stars) %}: {{ stars }} {% endmacro %}
+{% macro question() %}\nAnd <{% endmacro %}{% macro candidate(item) %}{{ item.title }}{% endmacro %}
+{% macro answer_cue() %}>? {% endmacro %}
+"""
+"""Pieces that start without white space, end with it, or are empty."""
+
+
+def test_whitespace_around_the_pieces_of_ones_own_template_becomes_one_space(template_file):
+    template = PromptTemplate(template_file(SPACED))
+    assert template.opening(similar=True) == "Answer yes.  Others: \n1)"
+    assert template.opening(similar=False) == "Answer yes. \n\nUser:"
+    assert (template.profile("similar_user", READER), template.profile("target_user", READER)) == ("", " likes:")
+    assert (template.entry(item("Emma")), template.rating(3.0, last=False)) == (" 'Emma", " : 3.0,")
+    assert (template.closing("rank", 2), template.closing("question")) == (" ]\n2)", " ]\nAnd <")
+    assert (template.candidate(item("Emma")), template.answer_cue()) == (" Emma", " >?")
 
 
 @pytest.mark.parametrize("name", MACROS)
@@ -155,6 +193,7 @@ def test_the_digest_covers_what_changes_prompts(template_file):
         (" \n\t ", "untitled"),
         ("M*A*S*H", "M*A*S*H"),
         ("one\r\n\x00two\u2028three\x85four", "one two three four"),
+        ("\u2581a\u2581b", "a b"),
         ("{{ 7 * 7 }}{% raw %}", "{{ 7 * 7 }}{% raw %}"),
         ("naïve 日本 🙂", "naïve 日本 🙂"),
         (["it's", "[x]"], "it\u2019s, (x)"),
