@@ -30,7 +30,7 @@ def test_ray_gives_what_this_process_gives(finished_run, tmp_path):
     inputs = open_inputs(finished_run, *KINDS)
     dataset = Dataset.load(inputs["dataset"].path)
     _, tokenizer = load_llm(inputs["llm"].path)
-    assembler, _ = open_assembler(finished_run, dataset, inputs["retriever"], tokenizer)
+    assembler, _ = open_assembler(finished_run, inputs["dataset"], inputs["retriever"], tokenizer)
     requests = requests_for(dataset.interactions, "test")
     scorer = open_scorer(finished_run, inputs)
     expected = {}
