@@ -14,7 +14,7 @@ from optirag_core import __version__
 from optirag_core.errors import ArtifactCorrupt, ArtifactMismatch
 from optirag_core.storage.local import named
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST = "manifest.json"
 
 
@@ -84,7 +84,9 @@ def parse_manifest(text: str | bytes, name: str) -> dict[str, Any]:
     if not intact:
         raise ArtifactCorrupt(f"{name} is damaged: its checksum does not match its content; make the artifact again")
     if schema_version != SCHEMA_VERSION:
-        raise ArtifactMismatch(f"{name} has schema {schema_version}, this code reads {SCHEMA_VERSION}")
+        raise ArtifactMismatch(
+            f"{name} has schema {schema_version}, this code reads {SCHEMA_VERSION}: make the artifact again"
+        )
     for file in files:
         if not _is_inside(file):
             raise ArtifactCorrupt(f"{name} lists {file!r}, which lies outside its folder; do not trust this artifact")

@@ -147,7 +147,7 @@ def test_a_manifest_that_was_edited(workspace, saved, key, value):
 def test_a_manifest_of_another_schema(workspace, saved):
     other = seal({**saved.manifest, "schema_version": 99})
     (saved.path / MANIFEST).write_text(json.dumps(other), encoding="utf-8")
-    with pytest.raises(ArtifactMismatch, match="has schema 99, this code reads 1"):
+    with pytest.raises(ArtifactMismatch, match="has schema 99, this code reads 2"):
         workspace.open("llm")
 
 
