@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from optirag_core.artifacts import Workspace
-from optirag_core.config import load_settings
+from optirag_core.config_file import load_settings
 from ray_jobs.command import parse
 from ray_jobs.pipeline import STAGES, pipeline
 

@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from optirag_core.engine.cost import Cost, ModelShape, group_cost
 from optirag_core.engine.decoder import Decoder, Flight, OpenLayer
 from optirag_core.engine.figures import CallFigures, Scored
-from optirag_core.engine.groups import UserGroup
+from optirag_core.engine.groups import UserGroup, check_lengths
 from optirag_core.engine.heads import ExitHeads, lm_answer_head, p_yes
 from optirag_core.engine.inflight import GroupInFlight, GroupsInFlight, ScoredGroup, Verdict
 from optirag_core.engine.layout import parts_of
@@ -28,7 +28,7 @@ from optirag_core.engine.loading import context_length
 from optirag_core.engine.policy import ExitPolicy, stable_at
 from optirag_core.engine.scheduler import DepthQueues
 from optirag_core.engine.trace import Trace
-from optirag_core.errors import ModelError, OptiragError
+from optirag_core.errors import OptiragError
 
 log = logging.getLogger(__name__)
 ROW_BUCKET = 64
@@ -92,7 +92,7 @@ class Scorer:
         Raises:
             ModelError: a prompt is empty, or longer than the LLM's context or a step; no group has been let in then.
         """
-        self._check(groups)
+        check_lengths(groups, context=self._context, step_tokens=self._step_tokens)
         if self.is_finished:
             self._forget()  # the halvings of the groups before
         numbers = [next(self._numbers) for _ in groups]
@@ -149,7 +149,7 @@ class Scorer:
         Raises:
             ModelError: as `add`.
         """
-        self._check(groups)
+        check_lengths(groups, context=self._context, step_tokens=self._step_tokens)
         parts = [part for number, group in enumerate(groups) for part in parts_of(group, number, self._step_tokens)]
         queues = self._empty_queues()
         queues.admit(parts)
@@ -183,21 +183,6 @@ class Scorer:
 
     def _empty_queues(self) -> DepthQueues:
         return DepthQueues(step_tokens=self._step_tokens, max_tokens=self._max_tokens)
-
-    def _check(self, groups: Sequence[UserGroup]) -> None:
-        lengths = {len(group.prefix) + len(suffix) for group in groups for suffix in group.suffixes}
-        longest, shortest = max(lengths, default=1), min(lengths, default=1)
-        if shortest == 0:
-            raise ModelError("a prompt has no tokens: neither a prefix nor a suffix was given")
-        if longest > self._context:
-            raise ModelError(
-                f"a prompt has {longest} tokens, the LLM's context is {self._context}: lower prompt.max_tokens"
-            )
-        if longest > self._step_tokens:
-            raise ModelError(
-                f"a prompt has {longest} tokens, a step takes {self._step_tokens}: raise "
-                f"engine.max_tokens_in_flight to {2 * longest} or more, or lower prompt.max_tokens"
-            )
 
     def _scored(self, number: int, group: GroupInFlight) -> ScoredGroup:
         scores = [group.scores[candidate] for candidate in range(group.size)]

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from optirag_core.config import StorageSettings, settings_from
+from optirag_core.config import StorageSettings
+from optirag_core.config_file import settings_from
 from optirag_core.data.dataset import Dataset
 from optirag_core.runs.reader import read_scores
 from optirag_core.storage.base import open_storage

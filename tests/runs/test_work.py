@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
+from optirag_core.evaluation.run_report import run_report
 
 from optirag_core.errors import (
     ArtifactCorrupt,
@@ -17,7 +18,6 @@ from optirag_core.errors import (
     RunOwned,
     StorageError,
 )
-from optirag_core.evaluation.run_report import run_report
 from optirag_core.runs import work as work_module
 from optirag_core.runs.attempts import Receipt, write_attempt
 from optirag_core.runs.identity import RunIdentity
