@@ -16,7 +16,6 @@ class CallFigures:
     pairs: int
     seconds: float
     cost: Cost
-    suffix_layers: int  # exit layers, summed over pairs
     forced: int  # pairs that stopped only because their user group did
     halvings: int  # of the step's tokens, by a GPU out of memory
 
@@ -27,7 +26,6 @@ class CallFigures:
             pairs=len(pairs),
             seconds=seconds,
             cost=sum((group.cost for group in groups), Cost()),
-            suffix_layers=sum(pair.exit_layer for pair in pairs),
             forced=sum(pair.forced for pair in pairs),
             halvings=halvings,
         )
@@ -35,14 +33,6 @@ class CallFigures:
     @property
     def pairs_per_s(self) -> float:
         return self.pairs / self.seconds if self.seconds else 0.0
-
-    @property
-    def mean_suffix_depth(self) -> float:
-        return self.suffix_layers / max(1, self.pairs)
-
-    @property
-    def mean_prefix_depth(self) -> float:
-        return self.cost.prefix_layers / max(1, self.cost.prefixes)
 
     def utilisation(self, gemm_flops_per_s: float) -> float:
         """Useful FLOPs per second over what this machine's matrix product reaches."""

@@ -220,7 +220,7 @@ def test_figures_of_a_call(model, heads):
     figures = scorer.score(mixed_groups()).figures
 
     assert (figures.pairs, figures.forced, figures.halvings) == (18, 0, 0)
-    assert (figures.mean_suffix_depth, figures.mean_prefix_depth) == (3, 3)
+    assert figures.cost.prefix_layers == 3 * figures.cost.prefixes
     assert figures.pairs_per_s == pytest.approx(18 / figures.seconds)
     assert figures.utilisation(1e9) == pytest.approx(figures.cost.flops / figures.seconds / 1e9)
 
