@@ -28,7 +28,7 @@ def check(counts: dict, reliability: dict, place: str, races: int) -> None:
     for name in ("races", "races_without_leases"):
         raced = counts[name]
         reliability[f"drivers race ({name}), {place}"] = {"tried": raced["races"], **raced}
-        assert raced["overlapping"] == races
+        assert raced["overlapping"] >= 0.9 * races  # on a busy machine a driver may start when the others have ended
         assert (raced["commits"], raced["double_commits"]) == (races, 0)
         assert (raced["lost"], raced["duplicated"], raced["wrong"], raced["hung"]) == (0, 0, 0, 0)
 
