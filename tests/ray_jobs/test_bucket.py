@@ -6,6 +6,7 @@ import pytest
 from optirag_core.config import StorageSettings
 from optirag_core.config_file import settings_from
 from optirag_core.data.dataset import Dataset
+from optirag_core.inference.opening import TRAINED
 from optirag_core.runs.reader import read_scores
 from optirag_core.storage.base import open_storage
 from ray_jobs.prepare_data import prepare_data
@@ -30,7 +31,7 @@ def test_a_job_leaves_its_artifact_in_a_bucket(s3_bucket, tmp_path, monkeypatch)
 @pytest.mark.ray
 def test_a_bucket_is_scored_like_a_folder(own_workspace, s3_bucket, tmp_path):
     storage, root = open_storage(s3_bucket, StorageSettings()), Path(own_workspace.workspace)
-    for kind in ("dataset", "retriever", "llm", "exit_heads"):
+    for kind in TRAINED:
         for file in sorted((root / kind).rglob("*")):
             if file.is_file():
                 storage.upload(file, file.relative_to(root).as_posix())
