@@ -57,7 +57,7 @@ def test_the_demo_runs_when_shrunk(tmp_path):
     smaller = [
         ("workspace", str(tmp_path)),
         ("dataset.synthetic.num_users", "150"),
-        ("llm.max_steps", "5"),
+        ("llm.scratch.max_steps", "5"),
         ("retriever.max_epochs", "2"),
     ]
 

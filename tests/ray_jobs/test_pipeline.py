@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from optirag_core.artifacts import MADE_BY, Workspace
+from optirag_core.config import PretrainedSettings
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.schema import SCORES
 from optirag_core.runs.reader import read_artifact, score_files
@@ -22,7 +23,7 @@ from ray_jobs.evaluate import evaluate
 from ray_jobs.pipeline import pipeline
 from ray_jobs.prepare_data import prepare_data
 from tests.conftest import tiny_llama
-from tests.ray_jobs.conftest import NUM_LAYERS, tiny_settings
+from tests.ray_jobs.conftest import NUM_LAYERS, changed, tiny_settings
 from tests.test_readme import JOBS
 
 pytestmark = pytest.mark.ray
@@ -148,23 +149,30 @@ def small_llm(tmp_path):
     return tmp_path / "llm"
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("config", sorted(Path("ray_jobs/configs").glob("*.yaml")), ids=lambda path: path.stem)
-def test_the_readmes_command_for_an_llm_of_ones_own_runs_on_every_config(config, timed_tables, small_llm, tmp_path):
+def own_llm_settings(config, data, workspace, llm):
+    """Of the README's command for an LLM of one's own, on any config."""
     [command] = [command for command in JOBS if "llm.pretrained.path" in command]
     words = shlex.split(command)
-    given = {
-        "--config": config,
-        "--data": timed_tables,
-        "--workspace": tmp_path / "w",
-        "--llm.pretrained.path": small_llm,
-    }
+    given = {"--config": config, "--data": data, "--workspace": workspace, "--llm.pretrained.path": llm}
     for name, value in given.items():
         words[words.index(name) + 1] = str(value)
-    own_tables = ["--dataset.source", "tables", "--prompt.template", "generic", "--llm.pretrained.max_steps", "3"]
+    settings, _ = parse(words[words.index("-m") + 2 :])
+    return settings
 
-    settings, _ = parse([*words[words.index("-m") + 2 :], *own_tables, "--exit_heads.layers", "[3]"])
-    pipeline(settings)
+
+@pytest.mark.parametrize("config", sorted(Path("ray_jobs/configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_readmes_command_for_an_llm_of_ones_own_fits_every_config(config, tmp_path):
+    settings = own_llm_settings(config, tmp_path, tmp_path, tmp_path)
+
+    assert settings.llm.chosen == PretrainedSettings(path=str(tmp_path))  # nothing is left of a model from scratch
+
+
+@pytest.mark.slow
+def test_the_readmes_command_for_an_llm_of_ones_own_runs(timed_tables, small_llm, tmp_path):
+    settings = own_llm_settings(Path("ray_jobs/configs/own-data.yaml"), timed_tables, tmp_path / "w", small_llm)
+    few = settings.llm.pretrained.model_copy(update={"max_steps": 3})
+
+    pipeline(changed(settings, llm={"pretrained": few}, exit_heads={"layers": (3,)}))  # the small one has 4 layers
 
     llm = Workspace(settings.workspace).open("llm")
     assert llm.manifest["config"]["llm"]["weights"] == weights_digest(small_llm)
