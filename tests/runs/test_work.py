@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
-from optirag_core.evaluation.run_report import run_report
+from optirag_core.evaluation.run_page import run_page
 
 from optirag_core.errors import (
     ArtifactCorrupt,
@@ -64,7 +64,7 @@ def test_further_counts_of_the_receipts_arrive_in_the_manifest_and_in_the_report
             yield replace(receipt, counts={**receipt.counts, "dropped_users": receipt.shard, "dropped_entries": 0.5})
 
     def reported(totals, *, seconds, resumed):
-        return run_report("night", RunIdentity({}), totals, seconds=seconds, resumed=resumed)
+        return run_page("night", RunIdentity({}), totals, seconds=seconds, resumed=resumed)
 
     manifest = run_small(storage, "night", REQUESTS, execute=counting, report=reported)
 
