@@ -8,7 +8,7 @@ Equal recipes make equal artifacts, so a recipe's version names the folder, and 
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,8 +87,12 @@ def exit_heads_recipe(settings: Settings, parents: Mapping[str, str]) -> Recipe:
     return Recipe("exit_heads", config, parents)
 
 
-def reports_recipe(settings: Settings, parents: Mapping[str, str]) -> Recipe:
-    return Recipe("reports", {"seed": settings.seed}, parents)
+def reports_recipe(settings: Settings, parents: Mapping[str, str], predictors: Collection[str]) -> Recipe:
+    """
+    Args:
+        predictors: names of those that stand beside the model.
+    """
+    return Recipe("reports", {"seed": settings.seed, "predictors": sorted(predictors)}, parents)
 
 
 def run_identity(

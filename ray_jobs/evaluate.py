@@ -13,6 +13,7 @@ from optirag_core.artifacts import Artifact, scratch_folder
 from optirag_core.config import Settings
 from optirag_core.data.dataset import Dataset
 from optirag_core.evaluation.labels import LabelledScores
+from optirag_core.evaluation.predictors import PREDICTORS
 from optirag_core.evaluation.report import ReportContext, console_table, write_report
 from optirag_core.evaluation.scored_run import ScoredRun, require_test_requests
 from optirag_core.evaluation.summary import Summary, summarize
@@ -45,7 +46,8 @@ def evaluate(settings: Settings) -> Artifact:
     """
     artifacts = open_artifacts(settings, *TRAINED, "scores")
     require_test_requests(artifacts["scores"].manifest["config"])
-    recipe = reports_recipe(settings, {kind: artifacts.digests[kind] for kind in ("dataset", "scores")})
+    parents = {kind: artifacts.digests[kind] for kind in ("dataset", "scores")}
+    recipe = reports_recipe(settings, parents, PREDICTORS)
     artifact = recipe.made(artifacts.workspace) or _report(settings, artifacts, recipe)
     summary = Summary.from_json((artifact.path / SUMMARY_FILE).read_bytes())
     log.info("\n%s\n", console_table(summary))
@@ -72,7 +74,7 @@ def _report(settings: Settings, artifacts: Artifacts, recipe: Recipe) -> Artifac
 def _context(settings: Settings, artifacts: Artifacts, dataset: Dataset, model: dict[str, Any]) -> ReportContext:
     trained = artifacts["llm"].metrics
     scratch = artifacts["llm"].manifest["config"]["llm"]["init"] == "scratch"
-    origin = "trained from scratch for this run" if scratch else f"tuned from {settings.llm.pretrained.path}"
+    origin = "trained from scratch for this run" if scratch else f"tuned from {trained['pretrained']}"
     return ReportContext(
         dataset=NAMES[settings.dataset.source] + (f" {settings.dataset.category}" if settings.dataset.category else ""),
         model=f"{model['architectures'][0]} of {trained['num_parameters']:,} parameters and "

@@ -66,7 +66,7 @@ def score(settings: Settings) -> dict[str, Any]:
         "scored %d pairs, rejected %d, mean exit layer %.2f, %.1f pairs/s in a scorer",
         metrics["scored"], metrics["rejected"], metrics["mean_exit_layer"], metrics["pairs_per_scorer_second"],
     )  # fmt: skip
-    log.info("report of the run   %s/%s", run.uri, next(path for path in manifest["files"] if path.endswith(PAGE)))
+    log.info("page of the run   %s/%s", run.uri, next(path for path in manifest["files"] if path.endswith(PAGE)))
     return manifest
 
 

@@ -72,6 +72,7 @@ def _loop(config: dict[str, Any]) -> None:
             on_step=lambda step: worker.progress(step.number, step.total, loss=step.loss),
         )  # fmt: skip
     metrics = {
+        "pretrained": llm.pretrained.path if llm.init == "pretrained" else None,
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         "num_prompts": len(samples),
         "num_answers": sum(len(sample.labels) for sample in samples),

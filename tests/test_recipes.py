@@ -23,6 +23,7 @@ from optirag_core.recipes import (
 from optirag_core.runs.plan import ShardPlan
 
 TEMPLATES = Path(prompting.__file__).parent / "templates"
+FLOORS = ["user mean", "item mean"]
 ALL = "dataset retriever index llm exit_heads scores"
 CHANGES = {
     "workspace": ("elsewhere", ""),
@@ -130,11 +131,12 @@ def test_requests_are_part_of_the_scores():
     assert remade(versions(Settings()), versions(Settings(), requests="other")) == {"scores"}
 
 
-def test_reports_depend_on_the_seed_and_on_their_parents():
-    report = reports_recipe(Settings(), {"scores": "1"})
-    assert report.version == reports_recipe(Settings(), {"scores": "1"}).version
-    assert report.version != reports_recipe(Settings(seed=1), {"scores": "1"}).version
-    assert report.version != reports_recipe(Settings(), {"scores": "2"}).version
+def test_reports_depend_on_the_seed_their_parents_and_the_predictors():
+    report = reports_recipe(Settings(), {"scores": "1"}, FLOORS)
+    assert report.version == reports_recipe(Settings(), {"scores": "1"}, FLOORS).version
+    assert report.version != reports_recipe(Settings(seed=1), {"scores": "1"}, FLOORS).version
+    assert report.version != reports_recipe(Settings(), {"scores": "2"}, FLOORS).version
+    assert report.version != reports_recipe(Settings(), {"scores": "1"}, [*FLOORS, "DeepFM"]).version
 
 
 def test_a_version_is_a_short_name():

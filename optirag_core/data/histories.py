@@ -29,6 +29,10 @@ MAX_RECENT = 100_000
 """Events kept beside the files, about 60 MiB; of more the oldest are forgotten."""
 
 
+NEVER = -(2**63)
+"""Before any time, in microseconds."""
+
+
 @dataclass(frozen=True)
 class Shown:
     """One interaction as the prompt shows it."""
@@ -75,6 +79,7 @@ class Histories:
         self._positions, self._in_train = columns["position"], columns["in_train"].view(bool)  # [N]
         self._times = columns.get("time")  # [N] microseconds since 1970, UTC
         self._recent: dict[str, deque[Event]] = {}
+        self._next: dict[str, int] = {}  # position of the next event, of users who have had one
         self._arrivals: deque[str] = deque()  # users of the recent events, in the order of arrival
 
     @classmethod
@@ -126,16 +131,18 @@ class Histories:
             time: microseconds since 1970, UTC; None where the data has no times.
 
         Raises:
-            DataError: the event has no time, but all other interactions have one.
+            DataError: the event has no time, but all other interactions have one; or it is older than the user's last.
         """
+        rows = self._rows(user_id)
         if self.timed and time is None:
             raise DataError(f"an event of user {user_id!r} has no time, all interactions of this data have one: add it")
+        if self.timed and time < (last := self._last_time(user_id, rows)):
+            raise DataError(f"an event of user {user_id!r} at {time} us is older than the user's last, at {last} us")
         if len(self._arrivals) == MAX_RECENT:
             self._forget_oldest()
-        events = self._recent.setdefault(user_id, deque())
-        written = self._positions[self._rows(user_id)][-1:].tolist()
-        last = events[-1].position if events else max(written, default=-1)
-        events.append(Event(Shown(item_id, float(rating)), time, last + 1))
+        position = self._next.get(user_id, max(self._positions[rows][-1:].tolist(), default=-1) + 1)
+        self._recent.setdefault(user_id, deque()).append(Event(Shown(item_id, float(rating)), time, position))
+        self._next[user_id] = position + 1
         self._arrivals.append(user_id)
 
     def past(
@@ -156,16 +163,17 @@ class Histories:
         return Past(user_id, min(moments, default=None), as_of_position, hide)
 
     def of_target(self, past: Past, *, limit: int) -> list[Shown]:
-        """The target user's last `limit` interactions."""
-        recent = [
-            event.shown
+        """The target user's last `limit` interactions; of an item that was rated again, the latest."""
+        recent = {
+            event.shown.item_id: event.shown
             for event in tuple(self._recent.get(past.user_id, ()))
             if (past.moment is None or event.time < past.moment)
             and (past.position is None or event.position < past.position)
             and event.shown.item_id not in past.hide
-        ]
-        shown = self._show(self._rows_of_target(past)[-(limit + len(past.hide)) :])
-        return [*(entry for entry in shown if entry.item_id not in past.hide), *recent][-limit:]
+        }
+        elsewhere = {*past.hide, *recent}
+        shown = self._show(self._rows_of_target(past)[-(limit + len(elsewhere)) :])
+        return [*(entry for entry in shown if entry.item_id not in elsewhere), *recent.values()][-limit:]
 
     def of_similar(self, user_id: str, past: Past, *, limit: int) -> list[Shown]:
         """A similar user's last `limit` training interactions."""
@@ -175,10 +183,8 @@ class Histories:
         """Mean of the target user's training ratings; None where there are none."""
         rows = self._rows_of_target(past)
         rows = rows[self._in_train[rows]]
-        if past.hide:
-            known = [self._item_ids[item] not in past.hide for item in self._items[rows].tolist()]
-            rows = rows[np.array(known, bool)]
-        return self._mean(rows)
+        hidden = [self._item_ids.row(item_id) for item_id in past.hide]
+        return self._mean(rows[~np.isin(self._items[rows], hidden)])
 
     def mean_of_similar(self, user_id: str, past: Past) -> float | None:
         """Mean of a similar user's training ratings; None where there are none."""
@@ -207,6 +213,10 @@ class Histories:
             return int(self._times[row])
         recent = tuple(self._recent.get(user_id, ()))
         return next((event.time for event in recent if event.position >= position), None)
+
+    def _last_time(self, user_id: str, rows: slice) -> int:
+        recent = self._recent.get(user_id)
+        return recent[-1].time if recent else max(self._times[rows][-1:].tolist(), default=NEVER)
 
     def _rows_of_target(self, past: Past) -> np.ndarray:
         """[H'] rows of the target user's interactions before the request, candidates among them."""

@@ -39,6 +39,8 @@ class SortedIds(Sequence[str]):
         return len(self.array)
 
     def __getitem__(self, row: int) -> str:
+        if row < 0:  # -1 is no row here, and not the last one
+            raise IndexError(row)
         return str(self._text[self._starts[row] : self._starts[row + 1]], "utf-8")
 
     def row(self, value: str | None) -> int:

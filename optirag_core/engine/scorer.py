@@ -110,8 +110,8 @@ class Scorer:
             The groups of which all candidates are scored now; one without candidates with the step after its `add`.
 
         Raises:
-            torch.OutOfMemoryError: even a halved step does not fit. As after any error in a step, the row is lost and
-                no group is in flight any more.
+            torch.OutOfMemoryError: even a halved step does not fit, or rows cannot be joined. As after any error in
+                a step, the row is lost and no group is in flight any more.
         """
         try:
             if (work := self._queues.take()) is not None:

@@ -20,7 +20,7 @@ except ImportError:  # private in some builds of torch
 
 
 @dataclass(frozen=True)
-class Sequences:
+class VarlenSequences:
     """Some tokens of a row, cut into sequences."""
 
     tokens: Tensor  # [Ts] index into the row
@@ -28,7 +28,7 @@ class Sequences:
     max_seqlen: int
 
     @classmethod
-    def of(cls, ranges: Iterable[range], device: torch.device) -> "Sequences":
+    def of(cls, ranges: Iterable[range], device: torch.device) -> "VarlenSequences":
         ranges = list(ranges)
         lengths = [len(tokens) for tokens in ranges]
         offsets = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
@@ -40,19 +40,19 @@ class Sequences:
 class Cascade:
     """The sequences of the three calls."""
 
-    prefix_queries: Sequences
-    prefix_keys: Sequences
-    suffix_queries: Sequences  # one sequence per group
-    own_queries: Sequences  # the same tokens, one sequence per suffix
-    own_keys: Sequences
+    prefix_queries: VarlenSequences
+    prefix_keys: VarlenSequences
+    suffix_queries: VarlenSequences  # one sequence per group
+    own_queries: VarlenSequences  # the same tokens, one sequence per suffix
+    own_keys: VarlenSequences
 
     @classmethod
     def of(cls, queries: Queries, device: torch.device) -> "Cascade":
         spans = queries.spans
         batches = [batch for span in spans for batch in span.batches]
 
-        def sequences(ranges: Iterable[range]) -> Sequences:
-            return Sequences.of(ranges, device)
+        def sequences(ranges: Iterable[range]) -> VarlenSequences:
+            return VarlenSequences.of(ranges, device)
 
         return cls(
             prefix_queries=sequences(
@@ -80,7 +80,7 @@ def varlen_cascade(q: Tensor, k: Tensor, v: Tensor, queries: Queries, scaling: f
 
 
 def _call(
-    q: Tensor, k: Tensor, v: Tensor, queries: Sequences, keys: Sequences, causal: bool, scaling: float
+    q: Tensor, k: Tensor, v: Tensor, queries: VarlenSequences, keys: VarlenSequences, causal: bool, scaling: float
 ) -> tuple[Tensor, Tensor]:
     """One kernel call; causal is aligned at the bottom right, so a last token alone sees its whole suffix."""
     if not keys.max_seqlen:

@@ -41,7 +41,7 @@ STYLE = {
 NO_METADATA = {"Creator": None, "Date": None, "Format": None, "Type": None}
 """Matplotlib's default names a web address and the time of day: two runs would not agree."""
 
-MOST_SHOWN = 15
+POOLED_FROM = 15
 """Histories of at least this length look alike in a prompt (arXiv:2501.02173v2, section 9.1.1)."""
 
 
@@ -172,33 +172,33 @@ def _roc(summary: Summary) -> Plot:
 
 def _history_lengths(tune: Mapping[int, int], test: Mapping[int, int]) -> Plot:
     figure, axes = _single_axes()
-    lengths = range(min(*tune, *test), MOST_SHOWN + 1)
+    lengths = range(min(*tune, *test), POOLED_FROM + 1)
     for offset, counts, name, colour in ((-0.2, tune, "tune prompts", OTHER), (0.2, test, "test prompts", MODEL)):
         shares = [100.0 * share for share in _shares([counts.get(length, 0) for length in lengths])]
         axes.bar([length + offset for length in lengths], shares, width=0.36, color=colour, label=name)
     axes.grid(visible=False, axis="x")
-    axes.set_xticks(lengths, [str(length) for length in lengths[:-1]] + [f"{MOST_SHOWN}+"])
+    axes.set_xticks(lengths, [str(length) for length in lengths[:-1]] + [f"{POOLED_FROM}+"])
     axes.set_xlabel("earlier interactions of the user")
     axes.set_ylabel("% of the prompts")
     _key_above(axes)
     spoken = " and ".join(
-        f"{counts.get(MOST_SHOWN, 0) / sum(counts.values()):.1%} of the {name} prompts"
+        f"{counts.get(POOLED_FROM, 0) / sum(counts.values()):.1%} of the {name} prompts"
         for name, counts in (("tune", tune), ("test", test))
     )
     return Plot(
         "History lengths",
         "Earlier interactions of the user, in the prompts that the LLM was tuned on and in those it is tested on; "
-        f"{MOST_SHOWN} is the most that is shown. Where the two differ, the LLM is tested on prompts unlike those it "
+        f"{POOLED_FROM} and more in one bar. Where the two differ, the LLM is tested on prompts unlike those it "
         "learned from, which can cost AUC.",
-        _svg(figure, "lengths", f"Earlier interactions: {MOST_SHOWN} or more in {spoken}."),
+        _svg(figure, "lengths", f"Earlier interactions: {POOLED_FROM} or more in {spoken}."),
     )
 
 
 def _pooled(requests: Mapping[str, int]) -> Counter[int]:
-    """Requests by history length, those of `MOST_SHOWN` and more in one."""
+    """Requests by history length, those of `POOLED_FROM` and more in one."""
     pooled = Counter[int]()
     for length, count in requests.items():
-        pooled[min(int(length), MOST_SHOWN)] += count
+        pooled[min(int(length), POOLED_FROM)] += count
     return +pooled
 
 

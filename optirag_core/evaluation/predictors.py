@@ -1,8 +1,8 @@
 """The predictors beside which the model is shown, by name, and the one way to let them predict.
 
 A predictor is any function (known interactions, pairs) -> scores; another entry in `PREDICTORS` is another floor in the
-summary and in the report. All see what a prompt may show, which is every interaction outside of the test split, and
-nothing else.
+summary and in the report. All see every interaction outside of the test split and nothing else. A prompt sees no more
+than that, and less on data with times: nothing of anybody at or after its request's moment.
 """
 
 from collections.abc import Callable, Mapping

@@ -11,7 +11,7 @@ from optirag_core.runs.totals import Totals
 TEMPLATE = "run.html.jinja"
 PAGE, NUMBERS = "run.html", "run.json"
 LEFT_OUT = ("dropped_entries", "dropped_users")
-"""Sums over shards of what too long prompts had to do without; a run that shortened none may lack them."""
+"""Sums over shards of what had no room in a prompt; a run that shortened none may lack them."""
 
 
 def run_page(name: str, identity: RunIdentity, totals: Totals, *, seconds: float, resumed: int) -> dict[str, bytes]:

@@ -17,6 +17,7 @@ class ScoredRun:
     scored: int  # pairs
     rejects: Mapping[str, int]  # pairs by error code
     scorer_seconds: float  # summed over scorers
+    pairs_per_scorer_second: float  # of all pairs that the scorers were given, however many have a label
     dropped_entries: int  # history entries left out because a prompt was too long
     dropped_users: int  # similar users, likewise
 
@@ -36,6 +37,7 @@ class ScoredRun:
             metrics["scored"],
             metrics["rejects"],
             seconds,
+            metrics["pairs_per_scorer_second"],
             metrics.get("dropped_entries", 0),
             metrics.get("dropped_users", 0),
         )
@@ -44,11 +46,6 @@ class ScoredRun:
     def rejected(self) -> int:
         """Pairs."""
         return sum(self.rejects.values())
-
-    @property
-    def pairs_per_scorer_second(self) -> float:
-        """The run's own scored pairs over its own seconds, however many of them have a label."""
-        return self.scored / self.scorer_seconds
 
 
 def require_test_requests(fields: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ class Answers:
 
     scores: pa.Table  # SCORES
     rejects: pa.Table  # REJECTS
-    dropped_entries: int  # history entries that too long prompts do not show
+    dropped_entries: int  # history entries that had no room in a prompt
     dropped_users: int  # similar users, likewise
 
 
@@ -32,7 +32,7 @@ def model_version(artifacts: Artifacts) -> str:
 def answer(
     prompts: pa.Table, pair_scores: Sequence[Sequence[PairScore]], *, run_id: str, model_version: str
 ) -> Answers:
-    """Put scores to the pairs that were asked.
+    """Give every asked pair its score or its reject.
 
     A score that is no number becomes a reject.
 

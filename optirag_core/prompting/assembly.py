@@ -14,7 +14,7 @@ MAX_SHOWN = 100
 """Characters of an id that a message shows."""
 
 
-Pair = tuple[str | None, str | None]
+AskedPair = tuple[str | None, str | None]
 """user_id, item_id"""
 
 
@@ -88,10 +88,10 @@ class PromptAssembler:
         """
         number = self._num_similar_users if similar else 0
         found = self._neighbours.similar_batch([request.user_id for request in requests], number)
-        asked: set[Pair] = set()
+        asked: set[AskedPair] = set()
         return [self._assemble(request, users, asked) for request, users in zip(requests, found, strict=True)]
 
-    def _assemble(self, request: Request, similar_users: Sequence[Neighbour], asked: set[Pair]) -> Assembled:
+    def _assemble(self, request: Request, similar_users: Sequence[Neighbour], asked: set[AskedPair]) -> Assembled:
         candidates, rejects = self._usable(request, asked)
         if request.as_of is not None and not self._histories.timed:  # ignoring it could show what came later
             reason = "the request has as_of, but not every interaction has an event_time: leave as_of null"
@@ -144,7 +144,7 @@ class PromptAssembler:
         """A user's row as it stood at the request: its mean is that of the ratings until then."""
         return {**(self._users.get(user_id) or self._users.blank(user_id)), "mean_stars": mean_stars}
 
-    def _usable(self, request: Request, asked: set[Pair]) -> tuple[list[str], list[Reject]]:
+    def _usable(self, request: Request, asked: set[AskedPair]) -> tuple[list[str], list[Reject]]:
         candidates: list[str] = []
         rejects: list[Reject] = []
         for item_id in request.item_ids or ():

@@ -94,10 +94,9 @@ class PromptBuilder:
         room = self._settings.max_tokens - max(map(len, suffixes), default=0)
         given = [context.history, *(history for _, history in context.similar)]
         entries_before, users_before = sum(map(len, given)), len(context.similar)
-        fixed = [self._fixed_length(context, number) for number in range(len(given))]
-        # an entry that fills a prompt alone is in none: dropping in order it would take the older ones with it
-        limit = self._settings.max_tokens
-        histories = [[entry for entry in user if self._entry_length(entry) <= limit] for user in given]
+        context = self._without_giants(context)
+        histories = [[*context.history], *([*history] for _, history in context.similar)]
+        fixed = [self._fixed_length(context, number) for number in range(len(histories))]
         lengths = [[self._entry_length(entry) for entry in history] for history in histories]
         _shorten(histories, lengths, fixed, room)
         if sum(map(sum, lengths)) + sum(fixed) > room:
@@ -114,6 +113,17 @@ class PromptBuilder:
             num_dropped_entries=entries_before - sum(map(len, histories)),
             num_dropped_users=users_before - (len(histories) - 1),
         )
+
+    def _without_giants(self, context: Context) -> Context:
+        """Leave out entries that fill a prompt alone: dropped in order they would take the older ones with them."""
+        fits = [
+            [entry for entry in history if self._entry_length(entry) <= self._settings.max_tokens]
+            for history in (context.history, *(history for _, history in context.similar))
+        ]
+        similar = [
+            (user, kept) for (user, given), kept in zip(context.similar, fits[1:], strict=True) if kept or not given
+        ]
+        return Context(context.user, fits[0], similar)
 
     def suffix_length(self, candidate: str) -> int:
         """Tokens of the question about a known item."""

@@ -3,7 +3,7 @@
 with begin(run, identity, plan, files, lease_s=60.0) as work:
     for receipt in stream(work.left):
         work.add(receipt)
-    manifest = work.commit(report, parents=digests, max_reject_share=0.01)
+    manifest = work.commit(pages, parents=digests, max_reject_share=0.01)
 """
 
 import hashlib
@@ -40,15 +40,23 @@ def begin(run: Run, identity: RunIdentity, plan: ShardPlan, files: Path, *, leas
         RunOwned: another driver is at it.
     """
     identity.claim(run.storage, run.folder)
-    manifest = run.manifest()
-    if manifest is not None:
-        if manifest["metrics"]["run_id"] != identity.run_id:
-            raise RunMismatch(f"{run.uri} has been committed with other inputs or settings: give another run.name")
+    if (manifest := _committed(run, identity)) is not None:
         yield Work(run, identity, plan, manifest=manifest)
         return
     with owned(run.storage, run.folder, lease_s) as lease:
+        if (manifest := _committed(run, identity)) is not None:  # by the driver that held the lease until now
+            yield Work(run, identity, plan, manifest=manifest)
+            return
         run.publish(plan, files)
         yield Work(run, identity, plan, receipts=run.receipts(plan), lease=lease)
+
+
+def _committed(run: Run, identity: RunIdentity) -> dict[str, Any] | None:
+    """The run's manifest; None before the commit."""
+    manifest = run.manifest()
+    if manifest is not None and manifest["metrics"]["run_id"] != identity.run_id:
+        raise RunMismatch(f"{run.uri} has been committed with other inputs or settings: give another run.name")
+    return manifest
 
 
 class Work:
@@ -88,15 +96,15 @@ class Work:
         self._receipts[receipt.shard] = receipt
 
     def commit(
-        self, report: Callable[..., Mapping[str, bytes]] | None = None, *, parents: Mapping[str, str],
+        self, pages: Callable[..., Mapping[str, bytes]] | None = None, *, parents: Mapping[str, str],
         max_reject_share: float, keep_newer: bool = False,
     ) -> dict[str, Any]:  # fmt: skip
         """Show the scores of all shards to readers, at once, as the newest run; a committed run stays as it is.
 
         Args:
-            report: `report(totals, seconds=..., resumed=...)` makes the files that are committed beside the scores,
+            pages: `pages(totals, seconds=..., resumed=...)` makes the files that are committed beside the scores,
                 name -> content, from the sums over all shards, the seconds since this work began, and the pairs that
-                had been finished by then. A committed run has its report.
+                had been finished by then. A committed run has its pages.
             parents: artifact kind -> digest.
             max_reject_share: of all pairs; with more rejects nothing is committed.
             keep_newer: where another run was committed after this one, that one stays the newest.
@@ -114,8 +122,8 @@ class Work:
             totals = Totals.of(receipts)
             self._check_rejects(totals, max_reject_share)
             seconds = time.monotonic() - self._began_s
-            reports = report(totals, seconds=seconds, resumed=self.resumed) if report else {}
-            self._manifest = self._create_manifest(receipts, totals, parents, reports)
+            made = pages(totals, seconds=seconds, resumed=self.resumed) if pages else {}
+            self._manifest = self._create_manifest(receipts, totals, parents, made)
         self._run.become_latest(self._manifest, keep_newer=keep_newer)
         return self._manifest
 
@@ -154,12 +162,12 @@ class Work:
             )
 
     def _create_manifest(
-        self, receipts: Sequence[Receipt], totals: Totals, parents: Mapping[str, str], reports: Mapping[str, bytes]
+        self, receipts: Sequence[Receipt], totals: Totals, parents: Mapping[str, str], pages: Mapping[str, bytes]
     ) -> dict[str, Any]:
         run, identity = self._run, self._identity
         files = {path: entry for receipt in receipts for path, entry in receipt.files.items()}
-        folder = f"reports/{uuid.uuid4().hex[:12]}"  # of this driver: what a manifest lists is never written again
-        for name, content in reports.items():
+        folder = f"pages/{uuid.uuid4().hex[:12]}"  # of this driver: what a manifest lists is never written again
+        for name, content in pages.items():
             run.storage.write(f"{run.folder}/{folder}/{name}", content)
             files[f"{folder}/{name}"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
         metrics = totals.metrics() | {"run_id": identity.run_id}

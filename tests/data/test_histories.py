@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from optirag_core.data import histories
 from optirag_core.data.histories import Histories, Shown
-from optirag_core.data.schema import INTERACTIONS
 from optirag_core.errors import DataError
 from tests.prompting.conftest import interactions
 
@@ -127,7 +126,6 @@ def test_no_interactions_at_all(tmp_path):
 def test_a_missing_column_is_named():
     with pytest.raises(DataError, match="interactions: column 'split' is missing"):
         Histories.of(UNTIMED.drop_columns("split"))
-    assert "split" in INTERACTIONS.names
 
 
 def test_means_by_hand_count_training_ratings_before_the_request():
@@ -234,8 +232,8 @@ def test_events_follow_what_was_saved(tmp_path):
 
 def test_a_position_among_events_means_their_moment():
     tested = Histories.of(TIMED)
-    tested.append("b", "new", 2, 5)
-    assert tested.past("b", as_of_position=1).moment == 5
+    tested.append("b", "new", 2, 45)
+    assert tested.past("b", as_of_position=1).moment == 45
     assert tested.past("b", as_of_position=2).moment is None
 
 
@@ -270,3 +268,28 @@ def test_of_too_many_events_the_oldest_are_forgotten(monkeypatch):
         tested.append(user, f"n{number}", 4, None)
     assert of_target(tested) == "x y z v t n2 n3"
     assert of_target(tested, "b") == "x n4"
+
+
+def test_a_forgotten_event_leaves_its_position(monkeypatch):
+    monkeypatch.setattr(histories, "MAX_RECENT", 1)
+    tested = Histories.of(UNTIMED)
+    before = len(of_target(tested).split())
+    tested.append("a", "first", 4, None)
+    tested.append("a", "second", 4, None)
+    assert of_target(tested).split()[-1] == "second"
+    assert "second" not in of_target(tested, as_of_position=before + 1)
+
+
+def test_an_event_older_than_the_users_last_is_refused():
+    tested = Histories.of(TIMED)
+    with pytest.raises(DataError, match="an event of user 'a' at 1 us is older than the user's last, at"):
+        tested.append("a", "new", 5, 1)
+    assert of_target(tested) == "x y y2 t"
+
+
+def test_an_item_that_is_rated_again_is_shown_once_as_the_latest():
+    tested = Histories.of(TIMED)
+    tested.append("a", "y", 1, 40)
+    assert of_target(tested) == "x y2 t y"
+    assert tested.of_target(tested.past("a"), limit=1)[0].rating == 1.0
+    assert of_target(tested, as_of=40) == "x y y2 t"

@@ -13,8 +13,8 @@ from optirag_core.evaluation.summary import summarize
 
 NUM_USERS, NUM_ITEMS, NUM_PER_USER = 120, 40, 12
 RUN = ScoredRun(
-    scored=240, rejects={"unknown_item": 7, "prompt_too_long": 2}, scorer_seconds=12.0, dropped_entries=31,
-    dropped_users=4,
+    scored=240, rejects={"unknown_item": 7, "prompt_too_long": 2}, scorer_seconds=12.0,
+    pairs_per_scorer_second=20.0, dropped_entries=31, dropped_users=4,
 )  # fmt: skip
 
 

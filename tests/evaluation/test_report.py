@@ -187,7 +187,7 @@ def test_says_what_the_run_left_out(render, summary):
     page = Page(render(replace(summary, run=replace(RUN, dropped_entries=1234))))
     for part in (
         "Pairs rejected of 249 asked: unknown_item 7, prompt_too_long 2 9",
-        "History entries the oldest ones of prompts that were too long 1,234",
+        "History entries that prompts had no room for, those of left out users among them 1,234",
         "where prompts were too long even so 4",
     ):
         assert part in page.text, part

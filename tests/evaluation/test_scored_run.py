@@ -10,7 +10,13 @@ from optirag_core.runs.attempts import Receipt
 from optirag_core.runs.identity import RunIdentity
 from optirag_core.runs.totals import Totals
 
-FIGURES = {"rejects": {"unknown_item": 2}, "exits": {"3": 8}, "scorer_pairs": 8, "scorer_seconds": 4.0}
+FIGURES = {
+    "rejects": {"unknown_item": 2},
+    "exits": {"3": 8},
+    "scorer_pairs": 9,
+    "scorer_seconds": 4.0,
+}
+"""One of the scorer's pairs has no finite score: it is a reject."""
 SPLIT = {"split": "test", "max_users": None}
 
 
@@ -21,9 +27,9 @@ def fields_of(requests):
 def test_takes_the_totals_of_a_run():
     metrics = Totals.of([Receipt(0, 8, 2, "", {}, FIGURES), Receipt(1, 8, 2, "", {}, FIGURES)]).metrics()
     run = ScoredRun.of(metrics)
-    assert run == ScoredRun(16, {"unknown_item": 4}, 8.0, dropped_entries=0, dropped_users=0)
+    assert run == ScoredRun(16, {"unknown_item": 4}, 8.0, 2.25, dropped_entries=0, dropped_users=0)
     assert run.rejected == metrics["rejected"] == 4
-    assert run.pairs_per_scorer_second == metrics["pairs_per_scorer_second"] == 2.0
+    assert run.pairs_per_scorer_second == metrics["pairs_per_scorer_second"] == 2.25
 
 
 def test_counts_what_prompts_had_to_leave_out():
@@ -35,10 +41,10 @@ def test_counts_what_prompts_had_to_leave_out():
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_run_that_took_no_time_is_refused(seconds):
     with pytest.raises(DataError, match=f"scorer_seconds is {seconds}"):
-        ScoredRun.of({"scored": 1, "rejects": {}, "scorer_seconds": seconds})
+        ScoredRun.of({"scored": 1, "rejects": {}, "scorer_seconds": seconds, "pairs_per_scorer_second": 1.0})
 
 
-@pytest.mark.parametrize("requests", [SPLIT, SPLIT | {"max_requests": 500, "seed": 0}])
+@pytest.mark.parametrize("requests", [SPLIT, SPLIT | {"max_users": 500, "seed": 0}])
 def test_the_test_splits_own_requests_are_accepted(requests):
     require_test_requests(fields_of(requests))
 

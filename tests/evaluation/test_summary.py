@@ -53,10 +53,10 @@ def test_figures_of_the_planted_world_are_the_recorded_ones(summary):
 
 
 def test_throughput_is_the_runs_own_where_it_scored_more_pairs_than_have_labels():
-    run = replace(RUN, scored=600, scorer_seconds=30.0)
+    run = replace(RUN, scored=600, scorer_seconds=30.0, pairs_per_scorer_second=20.5)
     summary = summarize(labelled(ROWS), KNOWN, run, exit_layers=(2, 4), num_layers=6, seed=0)
     assert summary.model.pairs == 4
-    assert summary.run.pairs_per_scorer_second == 20.0
+    assert summary.run.pairs_per_scorer_second == 20.5
 
 
 def test_a_model_below_its_floors_says_so():

@@ -307,6 +307,15 @@ def test_an_endless_title_in_a_history_is_dropped(byte_tokenizer):
     assert result.prompt.num_dropped_entries == 2
 
 
+def test_a_similar_user_of_whom_nothing_can_be_shown_is_not_shown(byte_tokenizer):
+    settings = SETTINGS.model_copy(update={"max_tokens": 2_000})
+    [result] = assembler(byte_tokenizer, [*TARGET, ("b", LONG, 4, "train")], settings=settings).assemble(
+        [Request("a", ["q0"])]
+    )
+    assert (result.prompt.num_similar_users, result.prompt.num_dropped_users) == (0, 1)
+    assert "[ ]" not in byte_tokenizer.decode(result.prompt.group.prefix)
+
+
 def test_a_request_without_user_or_items(byte_tokenizer):
     results = assembler(byte_tokenizer, TARGET).assemble([Request(None, ["q0", None, "q0"]), Request("a", None)])
     assert [result.prompt for result in results] == [None, None]

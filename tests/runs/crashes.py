@@ -29,7 +29,7 @@ from optirag_core.runs.reader import read_scores
 from optirag_core.runs.run import Run
 from optirag_core.storage import local
 from optirag_core.storage.base import Storage, is_local, open_storage
-from tests.runs.small import expected_scores, report, run_small, score_shard, small_requests
+from tests.runs.small import expected_scores, pages, run_small, score_shard, small_requests
 
 CRASHED = 86
 REQUESTS = small_requests()
@@ -45,7 +45,7 @@ OF_THE_RUN = {
     "become owner": ("create", "/owners/"),
     "first beat": ("write", "/beats/"),
     "publish plan": ("create", "/plan.json"),
-    "write report": ("write", "/reports/"),
+    "write pages": ("write", "/pages/"),
     "create manifest": ("create", "/manifest.json"),
     "move latest": ("write", "scores/LATEST"),
 }
@@ -142,11 +142,11 @@ def _race_one(uri: str, run: str, start: float, note: int, leases: bool) -> None
 
     def noting(*arguments: Any, **figures: Any) -> dict[str, bytes]:
         nonlocal outcome
-        outcome = "committed"  # or an exception: who finds a commit makes no report
-        return report(*arguments, **figures)
+        outcome = "committed"  # or an exception: who finds a commit makes no page
+        return pages(*arguments, **figures)
 
     try:
-        run_small(opened(uri), run, REQUESTS, execute=slowly, report=noting)
+        run_small(opened(uri), run, REQUESTS, execute=slowly, pages=noting)
     except RunOwned:
         outcome = "owned"
     os.write(note, (json.dumps([begin, time.time(), outcome]) + "\n").encode())

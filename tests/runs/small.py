@@ -112,12 +112,12 @@ def begun(
 
 
 def commit(work: Work, **options: Any) -> dict[str, Any]:
-    return work.commit(**{"report": report, "parents": PARENTS, "max_reject_share": 1.0} | options)
+    return work.commit(**{"pages": pages, "parents": PARENTS, "max_reject_share": 1.0} | options)
 
 
 def identity(plan: ShardPlan, **changes: Any) -> RunIdentity:
     return RunIdentity.of({"exits": {"threshold": 0.01}, "plan": plan.digest, **changes})
 
 
-def report(totals: Totals, *, seconds: float, resumed: int) -> dict[str, bytes]:
+def pages(totals: Totals, *, seconds: float, resumed: int) -> dict[str, bytes]:
     return {"run.json": json.dumps({"pairs": totals.pairs, "seconds": seconds, "resumed": resumed}).encode()}

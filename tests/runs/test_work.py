@@ -2,13 +2,12 @@
 
 import json
 import time
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
-from optirag_core.evaluation.run_page import run_page
 
 from optirag_core.errors import (
     ArtifactCorrupt,
@@ -18,6 +17,7 @@ from optirag_core.errors import (
     RunOwned,
     StorageError,
 )
+from optirag_core.evaluation.run_page import run_page
 from optirag_core.runs import work as work_module
 from optirag_core.runs.attempts import Receipt, write_attempt
 from optirag_core.runs.identity import RunIdentity
@@ -45,7 +45,7 @@ def storage(tmp_path):
 
 
 def must_not_be_made(totals, **_):
-    pytest.fail("a report of a committed run")
+    pytest.fail("a page of a committed run")
 
 
 def test_every_pair_is_in_scores_or_rejects(storage):
@@ -58,7 +58,7 @@ def test_every_pair_is_in_scores_or_rejects(storage):
     assert manifest["metrics"]["rejects"] == {"unknown_item": len(rejects)}
 
 
-def test_further_counts_of_the_receipts_arrive_in_the_manifest_and_in_the_report(storage):
+def test_further_counts_of_the_receipts_arrive_in_the_manifest_and_on_the_page(storage):
     def counting(run, shards):
         for receipt in in_order(run, shards):
             yield replace(receipt, counts={**receipt.counts, "dropped_users": receipt.shard, "dropped_entries": 0.5})
@@ -66,7 +66,7 @@ def test_further_counts_of_the_receipts_arrive_in_the_manifest_and_in_the_report
     def reported(totals, *, seconds, resumed):
         return run_page("night", RunIdentity({}), totals, seconds=seconds, resumed=resumed)
 
-    manifest = run_small(storage, "night", REQUESTS, execute=counting, report=reported)
+    manifest = run_small(storage, "night", REQUESTS, execute=counting, pages=reported)
 
     [path] = [path for path in manifest["files"] if path.endswith("/run.json")]
     for figures in (manifest["metrics"], json.loads(storage.read(f"scores/night/{path}"))):
@@ -80,7 +80,7 @@ def test_a_committed_run_has_nothing_left_and_needs_no_driver(storage):
     with begun(storage, "night", REQUESTS) as work:
         assert work.committed
         assert (work.left, work.resumed) == ((), 24)
-        assert commit(work, report=must_not_be_made) == first
+        assert commit(work, pages=must_not_be_made) == first
 
     assert sorted(storage.list("scores/night")) == files
 
@@ -94,7 +94,7 @@ def test_committing_twice_is_committing_once(storage):
         files = sorted(storage.list("scores/night"))
 
         assert work.committed
-        assert commit(work, report=must_not_be_made) == first
+        assert commit(work, pages=must_not_be_made) == first
         assert sorted(storage.list("scores/night")) == files
 
 
@@ -117,7 +117,7 @@ def test_resuming_skips_finished_shards(storage):
     assert scores_of(storage) == pytest.approx(expected_scores(REQUESTS))
 
 
-def test_a_report_is_told_of_all_pairs_and_of_what_this_driver_did(storage):
+def test_a_page_is_told_of_all_pairs_and_of_what_this_driver_did(storage):
     told = []
 
     def noting(totals, **figures):
@@ -135,7 +135,7 @@ def test_a_report_is_told_of_all_pairs_and_of_what_this_driver_did(storage):
     with pytest.raises(KeyboardInterrupt):
         run_small(storage, "night", REQUESTS, execute=one_then_fail)
     started = time.monotonic()
-    manifest = run_small(storage, "night", REQUESTS, execute=slowly, report=noting)
+    manifest = run_small(storage, "night", REQUESTS, execute=slowly, pages=noting)
 
     [(pairs, shards, figures)] = told
     assert (pairs, shards, figures["resumed"]) == (24, 4, 6)  # the first shard's users have 1, 2 and 3 candidates
@@ -144,9 +144,9 @@ def test_a_report_is_told_of_all_pairs_and_of_what_this_driver_did(storage):
     assert storage.read(f"scores/night/{path}") == b"all is well"
 
 
-def test_a_report_that_fails_commits_nothing_and_the_run_goes_on(storage):
+def test_a_page_that_fails_commits_nothing_and_the_run_goes_on(storage):
     with pytest.raises(ZeroDivisionError):
-        run_small(storage, "night", REQUESTS, report=lambda totals, **_: {"share": 1 // 0})
+        run_small(storage, "night", REQUESTS, pages=lambda totals, **_: {"share": 1 // 0})
     assert Run(storage, "night").manifest() is None
 
     with begun(storage, "night", REQUESTS, lease_s=60.0) as work:
@@ -161,7 +161,7 @@ def test_the_lease_is_held_until_the_run_is_committed(storage):
             pass
         return {}
 
-    run_small(storage, "night", REQUESTS, report=others_are_kept_out)
+    run_small(storage, "night", REQUESTS, pages=others_are_kept_out)
 
     assert scores_of(storage) == pytest.approx(expected_scores(REQUESTS))
 
@@ -254,6 +254,25 @@ def test_of_two_drivers_that_both_finish_one_commits(storage, monkeypatch):
         run_small(storage, "night", REQUESTS, execute=other_first)
 
     assert scores_of(storage) == pytest.approx(expected_scores(REQUESTS))
+
+
+def test_a_run_that_another_driver_committed_while_this_one_waited_has_nothing_left(storage, monkeypatch):
+    lease, others = work_module.owned, []
+
+    @contextmanager
+    def late(*arguments):
+        monkeypatch.setattr(work_module, "owned", lease)
+        others.append(run_small(storage, "night", REQUESTS))
+        with lease(*arguments) as held:
+            yield held
+
+    monkeypatch.setattr(work_module, "owned", late)
+    with begun(storage, "night", REQUESTS) as work:
+        files = sorted(storage.list("scores/night"))
+        assert work.committed and not work.left
+        assert commit(work, pages=must_not_be_made) == others[0]
+
+    assert [path for path in storage.list("scores/night") if "pages/" in path] == [p for p in files if "pages/" in p]
 
 
 def test_a_driver_that_was_taken_over_stops(storage):
