@@ -100,6 +100,12 @@ class PromptSettings(Section):
     answer_yes: str = "yes"
     answer_no: str = "no"
 
+    @field_validator("template")
+    @classmethod
+    def _absolute(cls, template: str) -> str:
+        """Workers run in other folders than the driver; the name of a template of ours stays as it is."""
+        return str(Path(template).absolute()) if template.endswith(".jinja") else template
+
 
 class ShapeSettings(Section):
     """Shape of the Llama that `llm.init: scratch` trains."""
@@ -259,7 +265,7 @@ class RequestsSettings(Section):
     @model_validator(mode="after")
     def _sample_of_the_split(self) -> Self:
         if self.max_users and (self.path or self.all_items_top_k):
-            raise ValueError("requests.max_users samples the test split: leave it null with other requests")
+            raise ValueError("requests.max_users samples the test split: set it to null with other requests")
         return self
 
 
@@ -269,7 +275,7 @@ class RunSettings(Section):
     name: str | None = Field(
         None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run, e.g. a date; default: its id"
     )
-    pairs_per_shard: Count = Field(2000, description="pairs, of whole users, that are scored in one go, about")
+    pairs_per_shard: Count = Field(2000, description="about this many pairs, of whole users, per shard")
     max_reject_share: Share = Field(0.01, description="the job fails above this share of rejected pairs")
     stall_timeout_s: Positive = Field(900.0, description="the job ends when no shard was finished for this long")
     lease_s: Positive = Field(60.0, description="another driver may take a run over after a silence of this length")
@@ -313,7 +319,7 @@ class WorkersSettings(Section):
 
 
 class TrainingSettings(Section):
-    """The resources of each training job; they change no artifact."""
+    """The resources of each training job. More workers take larger steps of the LLM and the heads; no version tells."""
 
     retriever: WorkersSettings = WorkersSettings()
     llm: WorkersSettings = WorkersSettings()

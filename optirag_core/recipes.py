@@ -16,6 +16,7 @@ from typing import Any
 from optirag_core import __version__
 from optirag_core.artifacts import Artifact, Workspace
 from optirag_core.config import PromptSettings, Section, Settings
+from optirag_core.errors import ArtifactCorrupt
 from optirag_core.manifest import digest_of
 from optirag_core.prompting.template import PromptTemplate
 from optirag_core.runs.identity import RunIdentity
@@ -38,10 +39,14 @@ class Recipe:
         return digest_of({"config": self.config, "parents": self.parents, "code": __version__})[:12]
 
     def made(self, workspace: Workspace) -> Artifact | None:
-        """The artifact, now the newest of its kind, where an earlier job has made it; else None."""
+        """The artifact, now the newest of its kind, where an earlier job has made it whole; else None."""
         if not workspace.has(self.kind, self.version):
             return None
-        artifact = workspace.open(self.kind, self.version)
+        try:
+            artifact = workspace.open(self.kind, self.version)
+        except ArtifactCorrupt as error:
+            log.warning("warning: %s", error)
+            return None
         workspace.select(self.kind, self.version)
         log.info("%s/%s is there already: nothing to do", self.kind, self.version)
         return artifact

@@ -44,7 +44,7 @@ def evaluate(settings: Settings) -> Artifact:
     Raises:
         DataError: the run's requests are not the test split's own.
     """
-    artifacts = open_artifacts(settings, *TRAINED, "scores")
+    artifacts = open_artifacts(settings, *TRAINED, "scores", run=settings.run.name)
     require_test_requests(artifacts["scores"].manifest["config"])
     parents = {kind: artifacts.digests[kind] for kind in ("dataset", "scores")}
     recipe = reports_recipe(settings, parents, PREDICTORS)
@@ -61,9 +61,10 @@ def _report(settings: Settings, artifacts: Artifacts, recipe: Recipe) -> Artifac
     labelled = LabelledScores.of(read_artifact(artifacts["scores"]), dataset.interactions)
     known = dataset.interactions.filter(pc.not_equal(dataset.interactions["split"], "test"))
     model = json.loads((artifacts["llm"].path / "config.json").read_text(encoding="utf-8"))
+    heads = artifacts["exit_heads"].manifest["config"]["exit_heads"]
     summary = summarize(
         labelled, known, ScoredRun.of(artifacts["scores"].metrics),
-        exit_layers=settings.exit_heads.layers, num_layers=model["num_hidden_layers"], seed=settings.seed,
+        exit_layers=heads["layers"], num_layers=model["num_hidden_layers"], seed=settings.seed,
     )  # fmt: skip
     with scratch_folder() as files:
         (files / SUMMARY_FILE).write_bytes(summary.to_json())
@@ -72,11 +73,11 @@ def _report(settings: Settings, artifacts: Artifacts, recipe: Recipe) -> Artifac
 
 
 def _context(settings: Settings, artifacts: Artifacts, dataset: Dataset, model: dict[str, Any]) -> ReportContext:
-    trained = artifacts["llm"].metrics
+    trained, made = artifacts["llm"].metrics, artifacts["dataset"].manifest["config"]["dataset"]
     scratch = artifacts["llm"].manifest["config"]["llm"]["init"] == "scratch"
     origin = "trained from scratch for this run" if scratch else f"tuned from {trained['pretrained']}"
     return ReportContext(
-        dataset=NAMES[settings.dataset.source] + (f" {settings.dataset.category}" if settings.dataset.category else ""),
+        dataset=NAMES[made["source"]] + (f" {made['category']}" if made["category"] else ""),
         model=f"{model['architectures'][0]} of {trained['num_parameters']:,} parameters and "
         f"{model['num_hidden_layers']} layers, {origin} on {trained['num_answers']:,} answers",
         split=SPLITS[dataset.info["split_method"]],

@@ -6,6 +6,7 @@ python -m ray_jobs.explain --config ray_jobs/configs/demo.yaml --user 17 --item 
 from collections.abc import Sequence
 
 import pyarrow.compute as pc
+import torch
 
 from optirag_core.config import ExitPolicySettings, Settings
 from optirag_core.data.dataset import Dataset
@@ -30,7 +31,7 @@ def explain(settings: Settings, *, user: str, item: str) -> None:
     [assembled] = assembler.assemble([request_for(dataset, user, item)])
     if assembled.prompt is None:
         raise DataError(f"user {user!r}, item {item!r}: {assembled.rejects[0].error}")
-    scorer = open_scorer(settings, artifacts)
+    scorer = open_scorer(settings, artifacts, device="cuda" if torch.cuda.is_available() else "cpu")
     group = assembled.prompt.group
     [[result]], views = scorer.score([group]).scores, scorer.trace([group]).views(0, scorer.policy)
     _print_similar_users(assembled)

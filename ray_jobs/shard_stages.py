@@ -67,7 +67,7 @@ class ScorePrompts:
         if not loaded.actors.num_gpus_per_scorer:
             keep_freed_memory()
         artifacts = open_artifacts(loaded, *pins, pins=pins)
-        self._scorer = open_scorer(loaded, artifacts)
+        self._scorer = open_scorer(loaded, artifacts, device="cuda" if loaded.actors.num_gpus_per_scorer else "cpu")
         self._names = {"run_id": run_id, "model_version": model_version(artifacts)}
         self._run = open_run(loaded, run)
         self._shards = {shard.number: shard for shard in self._run.plan().shards}

@@ -22,7 +22,9 @@ from ray.train.torch import TorchTrainer
 from optirag_core.artifacts import scratch_folder
 from optirag_core.config import Settings, WorkersSettings
 from optirag_core.config_file import settings_from
+from optirag_core.errors import ArtifactMismatch
 from optirag_core.inference.opening import Artifacts, open_artifacts
+from optirag_core.recipes import prompt_config
 from ray_jobs.progress import Reporter, progress_bar
 
 METRICS_FILE = "metrics.json"
@@ -65,6 +67,7 @@ def fit(
     storage = f"{settings.workspace}/.train-{uuid.uuid4().hex[:12]}"
     workers: WorkersSettings = getattr(settings.training, kind)
     config = {"settings": settings.model_dump(mode="json"), "pins": artifacts.pins, "kind": kind, "weights": weights}
+    config |= {"prompt": prompt_config(settings.prompt)}
     try:
         with progress_bar(kind, unit) as board:
             run_config = RunConfig(name=kind, storage_path=storage)
@@ -100,8 +103,17 @@ def _trainer(
 
 
 def start_worker(config: Mapping[str, Any]) -> Worker:
-    """Open the pinned artifacts, find this worker's place; sets torch's threads."""
+    """Open the pinned artifacts, find this worker's place; sets torch's threads.
+
+    Raises:
+        ArtifactMismatch: this worker finds other artifacts, or another template, than the driver.
+    """
     settings = settings_from(config["settings"])
+    if prompt_config(settings.prompt) != config["prompt"]:
+        raise ArtifactMismatch(
+            f"prompt.template {settings.prompt.template} is another file on this worker than on the driver, or has "
+            "changed since the job began: give it a place that all machines share, and run the job again"
+        )
     workers: WorkersSettings = getattr(settings.training, config["kind"])
     torch.set_num_threads(workers.torch_threads)
     context = ray.train.get_context()

@@ -30,7 +30,7 @@ def train_retriever(settings: Settings) -> Artifact:
     artifacts = open_artifacts(settings, "dataset")
     recipe = retriever_recipe(settings, artifacts.digests)
     retriever = recipe.made(artifacts.workspace) or _trained(settings, artifacts, recipe)
-    recipe = index_recipe(settings, {"retriever": retriever.digest})
+    recipe = index_recipe(settings, {**artifacts.digests, "retriever": retriever.digest})
     return recipe.made(artifacts.workspace) or _indexed(settings, artifacts, retriever, recipe)
 
 

@@ -238,3 +238,9 @@ def test_a_run_has_a_name_that_can_be_a_folder(tmp_path, name):
 
     with pytest.raises(ConfigError, match=r"run\.name"):
         load_settings(path, [("run.name", f"'{name}'")])
+
+
+def test_an_own_template_is_found_from_other_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert settings_from({"prompt": {"template": "mine.jinja"}}).prompt.template == str(tmp_path / "mine.jinja")
+    assert settings_from({"prompt": {"template": "books"}}).prompt.template == "books"

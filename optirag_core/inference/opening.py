@@ -11,6 +11,8 @@ from optirag_core.recipes import prompt_config
 TRAINED = ("dataset", "retriever", "index", "llm", "exit_heads")
 """All that scoring needs, parents first."""
 
+MADE_WITH_PROMPTS = ("llm", "exit_heads", "scores")
+
 
 @dataclass(frozen=True)
 class Pin:
@@ -39,11 +41,14 @@ class Artifacts:
         return {kind: Pin(artifact.version, artifact.digest) for kind, artifact in self.by_kind.items()}
 
 
-def open_artifacts(settings: Settings, *kinds: str, pins: Mapping[str, Pin] | None = None) -> Artifacts:
+def open_artifacts(
+    settings: Settings, *kinds: str, pins: Mapping[str, Pin] | None = None, run: str | None = None
+) -> Artifacts:
     """Open artifacts, parents first.
 
     Args:
         pins: the artifacts that another process has opened; without them the newest of each kind.
+        run: of `scores`, the run; default the newest.
 
     Raises:
         ArtifactMissing, ArtifactCorrupt: from the workspace.
@@ -53,22 +58,22 @@ def open_artifacts(settings: Settings, *kinds: str, pins: Mapping[str, Pin] | No
     workspace = Workspace(settings.workspace, settings.storage)
     opened: dict[str, Artifact] = {}
     for kind in kinds:
-        artifact = workspace.open(kind, pins[kind].version if pins else None)
+        newest = run if kind == "scores" else None
+        artifact = workspace.open(kind, pins[kind].version if pins else newest)
         if pins and artifact.digest != pins[kind].digest:
             raise ArtifactMismatch(f"{kind}/{artifact.version} has changed since the job began: run the job again")
         for parent in opened.values():
-            if parent.kind in artifact.manifest["parents"]:
-                artifact.require_parent(parent)
+            artifact.require_parent(parent)
         _require_prompt(artifact, settings)
         opened[kind] = artifact
     return Artifacts(workspace, opened)
 
 
 def _require_prompt(artifact: Artifact, settings: Settings) -> None:
-    """Whatever was made with prompts was made with those that the settings now give."""
-    made_with = _prompt_of(artifact)
-    if made_with is None:
+    """Raise where the artifact was made with another prompt than the settings now give."""
+    if artifact.kind not in MADE_WITH_PROMPTS:
         return
+    made_with = _prompt_of(artifact)
     now = prompt_config(settings.prompt)
     changed = [name for name in {**made_with, **now} if made_with.get(name) != now.get(name)]
     if changed:
@@ -79,11 +84,11 @@ def _require_prompt(artifact: Artifact, settings: Settings) -> None:
         )
 
 
-def _prompt_of(artifact: Artifact) -> dict[str, object] | None:
+def _prompt_of(artifact: Artifact) -> dict[str, object]:
     """What the artifact's manifest says of the prompt; a run's says it under dotted names."""
     config = artifact.manifest["config"]
     dotted = {name.removeprefix("prompt."): config[name] for name in config if name.startswith("prompt.")}
-    return config.get("prompt") or dotted or None
+    return config.get("prompt", dotted)
 
 
 def _shown(value: object) -> object:

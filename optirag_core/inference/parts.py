@@ -30,11 +30,11 @@ def open_assembler(
     return assembler, builder
 
 
-def open_scorer(settings: Settings, artifacts: Artifacts) -> Scorer:
-    """The scorer of these artifacts, on a GPU where `actors.num_gpus_per_scorer` gives one."""
+def open_scorer(settings: Settings, artifacts: Artifacts, *, device: str = "cpu") -> Scorer:
+    """The scorer of these artifacts."""
     engine = settings.engine
     model, _ = load_llm(artifacts["llm"].path, dtype=engine.dtype)
-    model.to("cuda" if settings.actors.num_gpus_per_scorer else "cpu")
+    model.to(device)
     answer_ids = load_answer_ids(artifacts["llm"].path)
     heads = ExitHeads(model, settings.exit_heads.layers, answer_ids)
     heads.load(artifacts["exit_heads"].path)

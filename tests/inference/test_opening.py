@@ -86,6 +86,35 @@ def test_heads_of_another_prompt_on_the_right_llm_are_refused(workspace, setting
         open_artifacts(settings, *TRAINED)
 
 
+@pytest.mark.parametrize(
+    ("config", "parents", "message"),
+    [
+        ({}, ("dataset", "retriever", "index", "llm"), r"was made with another prompt: prompt\.template was None"),
+        ("recipe", ("dataset", "retriever", "index"), "was made from llm none"),
+    ],
+    ids=["no prompt", "no LLM"],
+)
+def test_heads_that_do_not_say_what_made_them_are_refused(workspace, settings, files, config, parents, message):
+    digests = open_artifacts(settings, *TRAINED[:4]).digests
+    recipe = exit_heads_recipe(settings, digests)
+    planted = Recipe("exit_heads", config or {"a": 1}, {kind: digests[kind] for kind in parents})
+    if config == "recipe":
+        planted = Recipe("exit_heads", recipe.config, planted.parents)
+    planted.save(workspace, files, {})
+
+    with pytest.raises(ArtifactMismatch, match=message):
+        open_artifacts(settings, *TRAINED)
+
+
+def test_a_damaged_artifact_is_made_again(workspace, settings, files, caplog):
+    recipe = retriever_recipe(settings, open_artifacts(settings, "dataset").digests)
+    (recipe.made(workspace).path / "weights.bin").write_bytes(b"other")
+
+    assert recipe.made(workspace) is None
+    assert "differs from its manifest" in caplog.text
+    assert recipe.save(workspace, files, {}).digest == recipe.made(workspace).digest
+
+
 def test_another_process_opens_what_is_pinned_and_not_the_newest(workspace, settings, files):
     pins = open_artifacts(settings, "dataset", "retriever").pins
     newer = retriever_recipe(settings.model_copy(update={"seed": 1}), open_artifacts(settings, "dataset").digests)
