@@ -12,6 +12,7 @@ import itertools
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor
@@ -113,12 +114,11 @@ class Scorer:
             torch.OutOfMemoryError: even a halved step does not fit, or rows cannot be joined. As after any error in
                 a step, the row is lost and no group is in flight any more.
         """
-        try:
+        with ExitStack() as on_error:
+            on_error.callback(self._forget)  # whatever ends the row: its groups would never be finished
             if (work := self._queues.take()) is not None:
                 self._run_in_memory(work if isinstance(work, Flight) else self._decoder.embed(work))
-        except BaseException:
-            self._forget()  # the row's groups would never be finished
-            raise
+            on_error.pop_all()
         return [self._scored(number, group) for number, group in self._groups.pop_scored().items()]
 
     def score(self, groups: Sequence[UserGroup]) -> Scored:
