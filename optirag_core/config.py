@@ -36,8 +36,21 @@ class SplitSettings(Section):
     validation_share: Share = 0.1
     test_share: Share = 0.1
     tune_share: Share = Field(
-        0.1, description="share of the training samples kept out of the graph as targets for the LLM (paper: < 10 %)"
+        0.1,
+        description="share of the training samples kept out of the graph as targets for the LLM, the exit heads and "
+        "the exit policy (paper: < 10 %)",
     )
+    heads_share: Share = Field(0.2, description="share of users whose targets teach the exit heads, not the LLM")
+    policy_share: Share = Field(0.15, description="share of users whose targets choose the exit policy")
+
+    @model_validator(mode="after")
+    def _llm_has_users(self) -> Self:
+        if (taken := self.heads_share + self.policy_share) >= 1.0:
+            raise ValueError(
+                f"heads_share + policy_share of dataset.split is {taken:g}, expected less than 1: the rest of the "
+                "users teach the LLM"
+            )
+        return self
 
 
 class DatasetSettings(Section):

@@ -15,6 +15,7 @@ from optirag_core.config import Settings
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.loading import load_raw
 from optirag_core.data.raw_dataset import RawDataset
+from optirag_core.data.roles import Roles
 from optirag_core.data.splits import history_lengths, split_interactions, with_split_method
 from optirag_core.data.synthetic import write_synthetic
 from optirag_core.errors import DataError
@@ -66,6 +67,7 @@ def _split(raw: RawDataset, settings: Settings) -> Dataset:
         "source": settings.dataset.source,
         "split_method": with_split_method(settings.dataset, raw.ratings).split.method,
         "timed": timed,
+        "roles": Roles.of(settings.dataset.split, settings.seed).to_info(),
         "warnings": [*raw.warnings, *counts.warnings],
         "counts": {
             **raw.counts,

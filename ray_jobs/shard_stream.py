@@ -42,6 +42,20 @@ def stream(shards: Sequence[Shard], build: Stage, score: Stage, settings: Settin
     """Finish shards, in whatever order they end.
 
     Raises:
+        OptiragError: as `through_stages`.
+    """
+    units = [{"shard": shard.number} for shard in shards]
+    for block in through_stages(units, build, score, settings):
+        for text in block["receipt"].to_pylist():
+            yield Receipt.from_json(text)
+
+
+def through_stages(
+    units: Sequence[Mapping[str, Any]], build: Stage, score: Stage, settings: Settings
+) -> Generator[pa.Table]:
+    """What the second stage returns for each unit, in whatever order they end.
+
+    Raises:
         ResourcesMissing: the cluster lacks what the actors ask for.
         RunStalled: no shard was finished for `run.stall_timeout_s`.
         ShardFailed: a shard ended its process again and again.
@@ -54,22 +68,19 @@ def stream(shards: Sequence[Shard], build: Stage, score: Stage, settings: Settin
     context.enable_progress_bars = False  # the driver shows one for the pairs
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it would warn that they are off
     context.raise_original_map_exception = True  # a wrapped one loses its cause on the way to the driver
-    units = [{"shard": shard.number} for shard in shards]
     built = ray.data.from_items(units, override_num_blocks=len(units)).map_batches(
         build.of, fn_constructor_kwargs={**build.arguments, "board": board},
         compute=ActorPoolStrategy(size=actors.num_prompt_builders), num_cpus=actors.num_cpus_per_prompt_builder,
         batch_size=1, batch_format="pyarrow",
     )  # fmt: skip
-    receipts = built.map_batches(
+    finished = built.map_batches(
         score.of, fn_constructor_kwargs={**score.arguments, "board": board},
         compute=ActorPoolStrategy(min_size=actors.num_scorers, max_size=actors.max_scorers or actors.num_scorers),
         num_cpus=actors.num_cpus_per_scorer, num_gpus=actors.num_gpus_per_scorer or None,
         accelerator_type=actors.accelerator_type, memory=_bytes(actors.memory_gib_per_scorer),
         batch_size=1, batch_format="pyarrow",
     )  # fmt: skip
-    for block in _watched(receipts, settings.run.stall_timeout_s, board):
-        for text in block["receipt"].to_pylist():
-            yield Receipt.from_json(text)
+    yield from _watched(finished, settings.run.stall_timeout_s, board)
 
 
 def shard_row(number: int, table: pa.Table) -> pa.Table:

@@ -57,10 +57,9 @@ def _loop(config: dict[str, Any]) -> None:
     dataset = Dataset.load(worker.artifacts["dataset"].path)
     model, tokenizer = _untuned(settings, dataset, config["weights"])
     assembler, builder = open_assembler(settings.prompt, worker.artifacts, tokenizer)
-    samples = labelled_samples(assembler, dataset.interactions, "tune")
-    cold = (
-        labelled_samples(assembler, dataset.interactions, "tune", similar=False) if llm.chosen.cold_start_epochs else []
-    )
+    mine = dataset.of_role("llm")
+    samples = labelled_samples(assembler, mine, "tune")
+    cold = labelled_samples(assembler, mine, "tune", similar=False) if llm.chosen.cold_start_epochs else []
     answers = builder.answer_ids
     model.to(worker.device)
     if llm.init == "scratch" or llm.pretrained.tuning != "none":
@@ -78,7 +77,7 @@ def _loop(config: dict[str, Any]) -> None:
         "num_answers": sum(len(sample.labels) for sample in samples),
     }
     if worker.rank == 0:
-        held_out = labelled_samples(assembler, dataset.interactions, "validation", max_users=VALIDATION_USERS)
+        held_out = labelled_samples(assembler, mine, "validation", max_users=VALIDATION_USERS)
         metrics |= _validation(model, held_out, answers, llm.chosen.batch_tokens)
     with results(worker, metrics) as folder:
         if folder:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from optirag_core.data.histories import Histories
+from optirag_core.data.roles import Role, Roles
 from optirag_core.data.rows import Rows
 
 INFO_FILE = "info.json"
@@ -28,6 +29,10 @@ class Dataset:
     users: pa.Table  # schema.USERS and profile columns
     items: pa.Table  # schema.ITEMS and template columns
     info: Mapping[str, Any]  # source, split method, order, counts, warnings
+
+    def of_role(self, role: Role) -> pa.Table:
+        """The interactions of the users that teach the LLM, the exit heads or the exit policy."""
+        return Roles.from_info(self.info["roles"]).rows(self.interactions, role)
 
     def save(self, folder: Path) -> None:
         """Write all files into an existing local folder."""

@@ -78,12 +78,20 @@ def _all_users(dataset: Dataset) -> Source:
     return Source("the users table", iter([users]), {"users": "all"})
 
 
-def _test_split(dataset: Dataset, settings: RequestsSettings, seed: int) -> Source:
+def test_requests(dataset: Dataset, max_users: int | None, seed: int) -> pa.Table:
+    """The test split's requests with their `labels`, or a sample of them drawn by the seed."""
     requests = requests_for(dataset.interactions, "test")
+    if max_users and max_users < len(requests):
+        chosen = np.random.default_rng(seed).permutation(len(requests))[:max_users]
+        requests = requests.take(np.sort(chosen))
+    return requests
+
+
+def _test_split(dataset: Dataset, settings: RequestsSettings, seed: int) -> Source:
+    requests = test_requests(dataset, settings.max_users, seed)
     identity: dict[str, Any] = {"split": "test", "max_users": settings.max_users}
-    if settings.max_users and settings.max_users < len(requests):
-        chosen = np.random.default_rng(seed).permutation(len(requests))[: settings.max_users]
-        requests, identity = requests.take(np.sort(chosen)), identity | {"seed": seed}
+    if settings.max_users and settings.max_users <= len(requests):
+        identity |= {"seed": seed}
     table = require_columns(requests, REQUESTS, "requests").select(REQUESTS.names)
     return Source("the test split (dataset.min_history, dataset.split)", iter([table]), identity)
 

@@ -1,155 +1,189 @@
-"""Training of the exit heads on the frozen LLM (paper section 5.2).
+"""Training of the answer heads on the frozen LLM's hidden states (paper section 5.2): a logistic problem per layer.
 
-The LLM does not change, so its hidden states are computed once and the heads are trained on them: a logistic problem
-per exit layer.
-
-Shapes: A answers, D model width.
+Shapes: A answers, D model width, F evidence features.
 """
 
+import copy
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 import torch.distributed as dist
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional
-from transformers import PreTrainedModel
 
 from optirag_core.config import ExitHeadsSettings
 from optirag_core.engine.heads import ExitHeads
 from optirag_core.errors import DataError
-from optirag_core.training.packing import PackedBatch, Sample, pack, plan_batches
-
-Features = Mapping[int, Tensor]
-"""Exit layer -> [A, D] hidden states h^(l) of the answers' last tokens."""
+from optirag_core.training.exit_features import ExitFeatures
 
 
-@torch.no_grad()  # tensors of inference_mode could not be trained on
-def exit_features(
-    model: PreTrainedModel, samples: Sequence[Sample], layers: Sequence[int], *, batch_tokens: int
-) -> tuple[Features, Tensor]:
-    """Run the frozen LLM once.
+@dataclass(frozen=True)
+class HeadSamples:
+    """Answers, with what every head reads of them."""
 
-    Returns:
-        Hidden states per exit layer and the labels [A], both in the same order.
-    """
-    lengths = [sample.num_tokens for sample in samples]
-    states = {layer: [torch.empty(0, model.config.hidden_size)] for layer in layers}  # so that no sample is 0 rows
-    labels = [torch.empty(0)]
-    for indices in plan_batches(lengths, batch_tokens, torch.Generator().manual_seed(0)):
-        batch = pack([samples[index] for index in indices])
-        for layer, answers in _answer_states(model, batch, layers).items():
-            states[layer].append(answers.float().cpu())
-        labels.append(batch.labels)
-    return {layer: torch.cat(parts) for layer, parts in states.items()}, torch.cat(labels)
+    states: Mapping[int, Tensor]  # layer -> [A, D] h^(l) of the answers' last tokens
+    evidence: Tensor | None  # [A, F] standardised
+    labels: Tensor  # [A] float32
+
+    @classmethod
+    def of(cls, features: ExitFeatures) -> Self:
+        return cls({layer: features.at(layer) for layer in features.states.layers}, features.evidence, features.labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: slice | Tensor) -> Self:
+        states = {layer: states[rows] for layer, states in self.states.items()}
+        return type(self)(states, None if self.evidence is None else self.evidence[rows], self.labels[rows])
 
 
 def train_exit_heads(
     heads: ExitHeads,
-    features: Features,
-    labels: Tensor,
+    samples: HeadSamples,
     settings: ExitHeadsSettings,
     *,
     seed: int,
-    validation: tuple[Features, Tensor] | None = None,
+    validation: HeadSamples | None = None,
+    rank: int = 0,
     world_size: int = 1,
     on_epoch: Callable[[int, float], None] | None = None,
 ) -> None:
     """Minimise the answers' cross-entropy of every head, with lambda_l = lambda_0 * exp(-beta * depth_l).
 
-    depth_l is the head's index from shallow to deep.
+    depth_l is the head's index from shallow to deep. Without evidence the exit heads start as plain copies and the
+    LLM's own head stays as it is: the paper's form. With evidence all of them are trained, and start where they lie
+    best between what the copy says and what the evidence says; the head at depth 0 is the evidence's regression and
+    stays. With `single_head` the deepest head alone is trained, and the others are its copies.
 
     Args:
-        features, labels: this worker's share; all workers use as many as the smallest share has.
-        validation: features and labels on which each head's best epoch is chosen, the plain copy being epoch 0; the
-            same for all workers. Without it the last epoch stays.
+        samples: all workers' answers, the same for all of them; each takes its share.
+        validation: answers on which each head's best epoch is chosen, its start being epoch 0, and with evidence the
+            evidence alone another candidate. Rank 0 alone looks at it. Without it the last epoch stays.
         on_epoch: called after each epoch with its number, from 1, and the last step's loss summed over the heads.
 
     Raises:
         DataError: there is no answer to learn from.
     """
-    num_answers = torch.tensor(len(labels))
-    if world_size > 1:
-        dist.all_reduce(num_answers, dist.ReduceOp.MIN)
-    if not num_answers:
-        raise DataError("no training sample for the exit heads: raise dataset.split.tune_share")
-    rates = [settings.learning_rate * math.exp(-settings.decay * depth) for depth in range(len(heads.layers))]
-    groups = [
-        {"params": heads[layer].parameters(), "lr": rate} for layer, rate in zip(heads.layers, rates, strict=True)
+    if len(samples) < world_size:
+        raise DataError("no training sample for the exit heads: raise dataset.split.tune_share or heads_share")
+    trained = _trained(heads, settings)
+    best = _Best(heads, trained, validation if rank == 0 else None)
+    if samples.evidence is not None:
+        best.offer_evidence_alone()
+        for layer in trained:
+            _start(heads, layer, samples)
+    best.offer()
+    share = samples.take(slice(rank, len(samples) // world_size * world_size, world_size))
+    for epoch, loss in _epochs(heads, trained, share, settings, seed=seed, world_size=world_size):
+        best.offer()
+        if on_epoch:
+            on_epoch(epoch, loss)
+    best.restore()
+    if settings.single_head:
+        for layer in heads.layers:
+            heads[layer].load_state_dict(heads[heads.num_layers].state_dict())
+    heads.requires_grad_(False).eval()
+
+
+def head_losses(heads: ExitHeads, samples: HeadSamples, layers: Iterator[int] | tuple[int, ...]) -> list[Tensor]:
+    """L_exit^(l) = -log p^(l)(answer) of each head at `layers`, averaged over the answers."""
+    return [
+        functional.binary_cross_entropy_with_logits(head_logit(heads, layer, samples), samples.labels)
+        for layer in layers
     ]
+
+
+def head_logit(heads: ExitHeads, layer: int, samples: HeadSamples) -> Tensor:
+    """[A] z_yes - z_no of the head at a layer; 0 is the evidence alone."""
+    logits = heads.evidence(samples.evidence) if layer == 0 else heads[layer](samples.states[layer], samples.evidence)
+    return logits[:, 0] - logits[:, 1]
+
+
+def _trained(heads: ExitHeads, settings: ExitHeadsSettings) -> tuple[int, ...]:
+    """Layers of the heads that change."""
+    with_evidence = heads.num_features > 0
+    exits = () if settings.single_head else heads.layers
+    return (*exits, heads.num_layers) if with_evidence else exits
+
+
+def _epochs(
+    heads: ExitHeads, layers: tuple[int, ...], samples: HeadSamples, settings: ExitHeadsSettings,
+    *, seed: int, world_size: int,
+) -> Iterator[tuple[int, float]]:  # fmt: skip
+    """Train the heads at some layers; yields after each epoch its number and the last step's loss."""
+    parameters = [parameter for layer in layers for parameter in heads[layer].parameters()]
+    if not parameters:
+        return
+    rates = [settings.learning_rate * math.exp(-settings.decay * depth) for depth in range(len(layers))]
+    groups = [{"params": heads[layer].parameters(), "lr": rate} for layer, rate in zip(layers, rates, strict=True)]
     optimizer = torch.optim.Adam(groups)
     generator = torch.Generator().manual_seed(seed)
-    heads.requires_grad_(True).train()
-    best = _Best(heads, validation)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
     for epoch in range(1, settings.epochs + 1):
-        for rows in torch.randperm(int(num_answers), generator=generator).split(settings.batch_size):
-            loss = sum(head_losses(heads, {layer: states[rows] for layer, states in features.items()}, labels[rows]))
+        for rows in torch.randperm(len(samples), generator=generator).split(settings.batch_size):
+            loss = sum(head_losses(heads, samples.take(rows), layers))
             loss.backward()
             if world_size > 1:
-                for parameter in heads.parameters():
+                for parameter in parameters:
                     dist.all_reduce(parameter.grad)
                     parameter.grad /= world_size
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        best.offer()
-        if on_epoch:
-            on_epoch(epoch, loss.item())
-    best.restore()
-    heads.requires_grad_(False).eval()
+        yield epoch, loss.item()
+
+
+@torch.no_grad()
+def _start(heads: ExitHeads, layer: int, samples: HeadSamples) -> None:
+    """Put a head where it lies best between its plain copy and the evidence: three numbers, fitted on the answers.
+
+    The plain sum of both logits would count what they share twice: a head would begin below the evidence alone.
+    """
+    head, prior = heads[layer], heads.evidence
+    says = head(samples.states[layer], torch.zeros_like(samples.evidence))  # [A, 2]
+    knows = prior(samples.evidence)  # [A, 2]
+    views = torch.stack([says[:, 0] - says[:, 1], knows[:, 0] - knows[:, 1]], dim=1)  # [A, 2]
+    if samples.labels.unique().numel() < 2:
+        return
+    fitted = LogisticRegression().fit(views.numpy(), samples.labels.numpy())
+    [(of_copy, of_evidence)], [bias] = fitted.coef_, fitted.intercept_
+    head.weight *= of_copy
+    head.evidence.copy_(of_evidence * prior.evidence)
+    head.bias.copy_(of_evidence * prior.bias + bias)
 
 
 class _Best:
-    """Each head's weights of its best epoch, the plain copy being the first offer."""
+    """Each head's weights of its best offer."""
 
-    def __init__(self, heads: ExitHeads, validation: tuple[Features, Tensor] | None) -> None:
+    def __init__(self, heads: ExitHeads, layers: tuple[int, ...], validation: HeadSamples | None) -> None:
         self._heads = heads
-        self._validation = validation if validation and len(validation[1]) else None
-        self._losses = dict.fromkeys(heads.layers, math.inf)
+        self._layers = layers
+        self._validation = validation if validation and len(validation) else None
+        self._losses = dict.fromkeys(layers, math.inf)
         self._weights: dict[int, dict[str, Tensor]] = {}
-        self.offer()
 
     @torch.no_grad()
     def offer(self) -> None:
         if self._validation is None:
             return
-        for layer, loss in zip(self._heads.layers, head_losses(self._heads, *self._validation), strict=True):
+        for layer, loss in zip(self._layers, head_losses(self._heads, self._validation, self._layers), strict=True):
             if loss < self._losses[layer]:
                 self._losses[layer] = loss.item()
-                self._weights[layer] = {name: w.clone() for name, w in self._heads[layer].state_dict().items()}
+                self._weights[layer] = copy.deepcopy(self._heads[layer].state_dict())
+
+    @torch.no_grad()
+    def offer_evidence_alone(self) -> None:
+        """Offer heads that read nothing of the hidden state."""
+        before = copy.deepcopy(self._heads.state_dict())
+        for layer in self._layers:
+            self._heads[layer].weight.zero_()
+        self.offer()
+        self._heads.load_state_dict(before)
 
     def restore(self) -> None:
         for layer, weights in self._weights.items():
             self._heads[layer].load_state_dict(weights)
-
-
-def head_losses(heads: ExitHeads, features: Features, labels: Tensor) -> list[Tensor]:
-    """L_exit^(l) = -log p^(l)(answer) of each head, shallow to deep, averaged over the answers."""
-    losses = []
-    for layer in heads.layers:
-        logits = heads[layer](features[layer].to(heads[layer].weight.device))  # [A, 2]
-        difference = logits[:, 0] - logits[:, 1]
-        losses.append(functional.binary_cross_entropy_with_logits(difference, labels.to(difference.device)))
-    return losses
-
-
-def _answer_states(model: PreTrainedModel, batch: PackedBatch, layers: Sequence[int]) -> dict[int, Tensor]:
-    caught: dict[int, Tensor] = {}
-
-    def catch(layer: int):
-        def hook(_module, _arguments, output) -> None:
-            hidden = output[0] if isinstance(output, tuple) else output  # [B, T, D]
-            caught[layer] = hidden[batch.answer_rows, batch.answer_columns]
-
-        return hook
-
-    with ExitStack() as hooks:
-        for layer in layers:
-            hooks.callback(model.model.layers[layer - 1].register_forward_hook(catch(layer)).remove)
-        model.model(
-            input_ids=batch.ids.to(model.device),
-            attention_mask=batch.mask.to(model.device),
-            position_ids=batch.positions.to(model.device),
-            use_cache=False,
-        )
-    return caught

@@ -1,0 +1,192 @@
+"""Hidden states of the frozen LLM at labelled pairs: what exit heads and exit policies learn from, computed once.
+
+Each part reads its own users' rows: `heads` and `policy` (`data.roles`), and `test`, which evaluation alone reads.
+
+Shapes: R pairs, K layers, D model width, F evidence features.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from optirag_core.data.dataset import Dataset, write_table
+from optirag_core.data.schema import REQUESTS
+from optirag_core.data.splits import requests_for
+from optirag_core.engine.scorer import Scorer
+from optirag_core.engine.trace import LastStates
+from optirag_core.errors import ArtifactMismatch
+from optirag_core.inference.prompts import PROMPTS, assembled_prompts, groups_of
+from optirag_core.prompting.assembly import PromptAssembler
+
+Purpose = Literal["heads", "policy", "test"]
+
+ORIGIN = [pa.field("purpose", pa.string()), pa.field("split", pa.string()), pa.field("request", pa.int32())]
+LABELS = pa.field("labels", pa.list_(pa.int8()))
+LABELLED_REQUESTS = pa.schema([*REQUESTS, LABELS, *ORIGIN])
+"""Requests with the answers to their candidates, what they are for, and a number for each."""
+
+LABELLED_PROMPTS = pa.schema([*PROMPTS, LABELS, *ORIGIN])
+"""Prompts with the answers to the candidates that fit."""
+
+PAIRS = [
+    pa.field("user_id", pa.string()),
+    pa.field("item_id", pa.string()),
+    pa.field("label", pa.int8()),
+    *ORIGIN,
+    pa.field("part", pa.int32()),  # the packed group that the pair was in
+    pa.field("prefix_tokens", pa.int32()),
+    pa.field("suffix_tokens", pa.int32()),
+    pa.field("evidence", pa.list_(pa.float32())),  # [F], standardised; null without evidence
+]
+"""Columns of features before those of the hidden states, `layer_5` ... [D]; a request's rows are neighbours."""
+
+PACKING = ("part", "prefix_tokens", "suffix_tokens")
+LAYER = "layer_"
+
+
+@dataclass(frozen=True)
+class ExitFeatures:
+    """Labelled pairs as the frozen LLM sees them."""
+
+    users: np.ndarray  # [R] user ids
+    items: np.ndarray  # [R] item ids
+    labels: Tensor  # [R] float32, 1 liked
+    evidence: Tensor | None  # [R, F] standardised
+    states: LastStates
+
+    def at(self, layer: int) -> Tensor:
+        """h^(layer) of every pair, [R, D]."""
+        return self.states.states[:, self.states.layers.index(layer)]
+
+
+def labelled_requests(dataset: Dataset, test: pa.Table, max_users: int | None) -> pa.Table:
+    """The requests whose answers the heads learn from, the policy is chosen on, and evaluation looks at.
+
+    Args:
+        test: requests of the test split with their `labels`.
+        max_users: of each purpose and split, at most this many users, spread evenly over the table.
+
+    Returns:
+        `LABELLED_REQUESTS`.
+    """
+    parts = [("test", "test", test)]
+    for role in ("heads", "policy"):
+        rows = dataset.of_role(role)
+        parts += [(role, split, requests_for(rows, split)) for split in ("tune", "validation")]
+    tables = []
+    for purpose, split, requests in parts:
+        if max_users and max_users < len(requests):
+            requests = requests.take(np.linspace(0, len(requests) - 1, max_users, dtype=np.int64))
+        requests = requests.append_column(ORIGIN[0], pa.repeat(purpose, len(requests)))
+        tables.append(requests.append_column(ORIGIN[1], pa.repeat(split, len(requests))))
+    table = pa.concat_tables(tables)
+    return table.append_column(ORIGIN[2], pa.array(range(len(table)), pa.int32())).cast(LABELLED_REQUESTS)
+
+
+def labelled_prompts(assembler: PromptAssembler, requests: pa.Table) -> pa.Table:
+    """Prompts of some requests with the answers to their candidates.
+
+    Args:
+        requests: `LABELLED_REQUESTS`.
+
+    Returns:
+        `LABELLED_PROMPTS`.
+    """
+    prompts = assembled_prompts(assembler, requests)
+    labels = []
+    for request, candidates in zip(
+        requests.select(["item_ids", "labels"]).to_pylist(), prompts["item_ids"].to_pylist(), strict=True
+    ):
+        answer_of = dict(zip(request["item_ids"], request["labels"], strict=True))
+        labels.append([answer_of[item_id] for item_id in candidates])
+    prompts = prompts.append_column(LABELS, pa.array(labels, LABELS.type))
+    for field in ORIGIN:
+        prompts = prompts.append_column(field, requests[field.name])
+    return prompts
+
+
+def features_of(scorer: Scorer, prompts: pa.Table, layers: Sequence[int]) -> pa.Table:
+    """One full-depth pass over some prompts.
+
+    Args:
+        prompts: `LABELLED_PROMPTS`.
+        layers: 1-based.
+
+    Returns:
+        `PAIRS` and a column per layer, a row per pair.
+    """
+    groups = groups_of(prompts)
+    states = scorer.states(groups, layers)
+    of_pair = np.repeat(np.arange(len(groups)), [len(group.suffixes) for group in groups])
+    columns = {name: prompts[name].take(of_pair) for name in ("user_id", *(field.name for field in ORIGIN))}
+    columns |= {"item_id": pc.list_flatten(prompts["item_ids"]), "label": pc.list_flatten(prompts["labels"])}
+    columns |= {name: pa.array(getattr(states, name).numpy(), pa.int32()) for name in PACKING}
+    evidence = [pair for group in groups for pair in group.evidence or [None] * len(group.suffixes)]
+    columns["evidence"] = pa.array(evidence, pa.list_(pa.float32()))
+    table = pa.table([columns[field.name] for field in PAIRS], schema=pa.schema(PAIRS))
+    for column, layer in enumerate(layers):
+        vectors = pa.array(states.states[:, column].flatten().numpy())
+        table = table.append_column(
+            f"{LAYER}{layer}", pa.FixedSizeListArray.from_arrays(vectors, states.states.size(-1))
+        )
+    return table
+
+
+def save_features(tables: Iterable[tuple[int, pa.Table]], folder: Path) -> int:
+    """Write a file per numbered table, for `read_features`; returns the number of pairs."""
+    num_pairs = 0
+    for number, table in tables:
+        write_table(table, folder / f"{number:05d}.parquet")
+        num_pairs += len(table)
+    return num_pairs
+
+
+def read_features(folder: Path, purpose: Purpose, split: str | None = None) -> ExitFeatures:
+    """The pairs of one purpose, or of one split of it.
+
+    Raises:
+        ArtifactMismatch: there is none.
+    """
+    wanted = [("purpose", "=", purpose), *([("split", "=", split)] if split else [])]
+    tables = [pq.read_table(file, filters=wanted) for file in sorted(folder.glob("*.parquet"))]
+    table = pa.concat_tables(tables).combine_chunks() if tables else pa.table({})
+    if not len(table):
+        raise ArtifactMismatch(
+            f"{folder} holds no labelled pair of {purpose} users in the {split or 'tune or validation'} split: raise "
+            "dataset.split.tune_share or the share of their users"
+        )
+    return _features(table)
+
+
+def _features(table: pa.Table) -> ExitFeatures:
+    layers = [int(name.removeprefix(LAYER)) for name in table.column_names if name.startswith(LAYER)]
+    states = [_matrix(table[f"{LAYER}{layer}"]) for layer in layers]
+    request, part, prefix, suffix = (
+        torch.from_numpy(table[name].to_numpy().copy()).long() for name in ("request", *PACKING)
+    )
+    _, sizes = request.unique_consecutive(return_counts=True)
+    _, parts = torch.stack([request, part]).unique(dim=1, return_inverse=True)  # a part's number is its file's
+    packed = LastStates(
+        states=torch.stack(states, dim=1), layers=tuple(layers), parts=parts, prefix_tokens=prefix,
+        suffix_tokens=suffix, sizes=tuple(sizes.tolist()),
+    )  # fmt: skip
+    return ExitFeatures(
+        users=table["user_id"].to_numpy(),
+        items=table["item_id"].to_numpy(),
+        labels=torch.from_numpy(table["label"].to_numpy().astype(np.float32)),
+        evidence=_matrix(table["evidence"]) if table["evidence"].null_count == 0 else None,
+        states=packed,
+    )
+
+
+def _matrix(column: pa.ChunkedArray) -> Tensor:
+    """A column of lists of one length -> [R, length]."""
+    return torch.from_numpy(column.combine_chunks().flatten().to_numpy().copy()).view(len(column), -1)

@@ -1,0 +1,106 @@
+"""Frozen LLM -> its hidden states at labelled pairs, once for all heads and policies: `exit_features` (Ray Data).
+
+python -m ray_jobs.exit_features --config ray_jobs/configs/demo.yaml
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from typing import Any
+
+import pyarrow as pa
+import torch
+from ray.actor import ActorHandle
+from tqdm import tqdm
+
+from optirag_core.artifacts import Artifact, scratch_folder
+from optirag_core.config import Settings
+from optirag_core.config_file import settings_from
+from optirag_core.data.dataset import Dataset
+from optirag_core.engine.loading import load_tokenizer
+from optirag_core.engine.memory import keep_freed_memory
+from optirag_core.engine.trace import window_layers
+from optirag_core.inference.opening import Pin, open_artifacts
+from optirag_core.inference.parts import check_prompts_fit, open_assembler, open_untrained
+from optirag_core.inference.requests import test_requests
+from optirag_core.recipes import exit_features_recipe
+from optirag_core.training.exit_features import features_of, labelled_prompts, labelled_requests, save_features
+from ray_jobs.command import run_job
+from ray_jobs.run_board import noted
+from ray_jobs.session import ray_session
+from ray_jobs.shard_stream import Stage, shard_row, shard_table, through_stages
+
+log = logging.getLogger(__name__)
+REQUESTS_PER_SHARD = 256
+"""Of about 1,000 tokens each: a minute of two CPU cores with a Llama of 100 M parameters."""
+
+
+def exit_features(settings: Settings) -> Artifact:
+    """Run the frozen LLM once over the answers of the heads' and the policy's users and of the test split."""
+    artifacts = open_artifacts(settings, "dataset", "evidence", "retriever", "index", "llm")
+    recipe = exit_features_recipe(settings, artifacts.digests)
+    if done := recipe.made(artifacts.workspace):
+        return done
+    check_prompts_fit(settings, artifacts)
+    dataset = Dataset.load(artifacts["dataset"].path)
+    asked = test_requests(dataset, settings.requests.max_users, settings.seed)
+    requests = labelled_requests(dataset, asked, settings.exit_features.max_users)
+    arguments = {"settings": settings.model_dump(mode="json"), "pins": artifacts.pins}
+    stages = Stage(BuildLabelledPrompts, arguments), Stage(RecordStates, arguments)
+    with ray_session(settings.ray), scratch_folder() as files:
+        num_pairs = save_features(_tables(requests, *stages, settings), files)
+        artifact = recipe.save(artifacts.workspace, files, {"requests": len(requests), "pairs": num_pairs})
+    log.info("exit features: hidden states of %d labelled pairs", num_pairs)
+    return artifact
+
+
+def _tables(requests: pa.Table, build: Stage, record: Stage, settings: Settings) -> Iterator[tuple[int, pa.Table]]:
+    """Features by the number of their shard."""
+    starts = range(0, len(requests), REQUESTS_PER_SHARD)
+    shards = [shard_row(number, requests.slice(start, REQUESTS_PER_SHARD)) for number, start in enumerate(starts)]
+    units = [row for shard in shards for row in shard.to_pylist()]
+    bar = tqdm(desc="exit features", unit="shard", total=len(units))
+    with closing(bar), closing(through_stages(units, build, record, settings)) as blocks:
+        for block in blocks:
+            bar.update()
+            yield shard_table(block)
+
+
+class BuildLabelledPrompts:
+    """A shard of labelled requests -> their prompts and answers."""
+
+    def __init__(self, settings: dict[str, Any], pins: Mapping[str, Pin], board: ActorHandle) -> None:
+        loaded = settings_from(settings)
+        artifacts = open_artifacts(loaded, *pins, pins=pins)
+        self._assembler, _ = open_assembler(loaded, artifacts, load_tokenizer(artifacts["llm"].path))
+        self._board = board
+
+    def __call__(self, row: pa.Table) -> pa.Table:
+        number, requests = shard_table(row)
+        with noted(self._board, "build", number):
+            return shard_row(number, labelled_prompts(self._assembler, requests))
+
+
+class RecordStates:
+    """Prompts of a shard -> hidden states of their last tokens."""
+
+    def __init__(self, settings: dict[str, Any], pins: Mapping[str, Pin], board: ActorHandle) -> None:
+        loaded = settings_from(settings)
+        on_gpu = loaded.actors.num_gpus_per_scorer > 0
+        torch.set_num_threads(loaded.actors.torch_threads)
+        if not on_gpu:
+            keep_freed_memory()
+        artifacts = open_artifacts(loaded, *pins, pins=pins)
+        self._scorer = open_untrained(loaded, artifacts, device="cuda" if on_gpu else "cpu")
+        policy, layers = loaded.exit_policy, loaded.exit_heads.layers
+        self._layers = window_layers(layers, policy.window, self._scorer.num_layers)
+        self._board = board
+
+    def __call__(self, row: pa.Table) -> pa.Table:
+        number, prompts = shard_table(row)
+        with noted(self._board, "score", number):
+            return shard_row(number, features_of(self._scorer, prompts, self._layers))
+
+
+if __name__ == "__main__":
+    run_job(exit_features)
