@@ -43,7 +43,7 @@ PAIRS = [
     pa.field("item_id", pa.string()),
     pa.field("label", pa.int8()),
     *ORIGIN,
-    pa.field("part", pa.int32()),  # the packed group that the pair was in
+    pa.field("parts", pa.int32()),  # the packed group that the pair was in
     pa.field("prefix_tokens", pa.int32()),
     pa.field("suffix_tokens", pa.int32()),
     pa.field("evidence", pa.list_(pa.float32())),  # [F], standardised; null without evidence
@@ -53,7 +53,7 @@ PAIRS = [
 SHAPE_FILE = "shape.json"
 """Shape of the LLM."""
 
-PACKING = ("part", "prefix_tokens", "suffix_tokens")
+PACKING = ("parts", "prefix_tokens", "suffix_tokens")
 LAYER = "layer_"
 
 

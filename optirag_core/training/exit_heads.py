@@ -5,7 +5,7 @@ Shapes: A answers, D model width, F evidence features.
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -89,7 +89,7 @@ def train_exit_heads(
     heads.requires_grad_(False).eval()
 
 
-def head_losses(heads: ExitHeads, samples: HeadSamples, layers: Iterator[int] | tuple[int, ...]) -> list[Tensor]:
+def head_losses(heads: ExitHeads, samples: HeadSamples, layers: Sequence[int]) -> list[Tensor]:
     """L_exit^(l) = -log p^(l)(answer) of each head at `layers`, averaged over the answers."""
     return [
         functional.binary_cross_entropy_with_logits(head_logit(heads, layer, samples), samples.labels)
