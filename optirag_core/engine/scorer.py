@@ -30,7 +30,7 @@ from optirag_core.engine.policy import ExitPolicy, stable_at
 from optirag_core.engine.scheduler import DepthQueues
 from optirag_core.engine.states import LastStates, window_layers
 from optirag_core.engine.trace import Trace
-from optirag_core.errors import OptiragError
+from optirag_core.errors import ConfigError, OptiragError
 
 log = logging.getLogger(__name__)
 ROW_BUCKET = 64
@@ -146,14 +146,14 @@ class Scorer:
 
         Raises:
             ModelError: as `add`.
+            ConfigError: the policy's window reaches below the embeddings.
         """
-        evidence = [known for known in self._checked(groups) if known is not None]
-        states = self.states(groups, window_layers(self._heads.layers, self.policy.window, self._shape.num_layers))
-        return Trace.of_states(
-            states, self._heads, torch.cat(evidence) if evidence else None, window=self.policy.window
-        )
+        known, num_features, window = self._checked(groups), self._heads.num_features, self.policy.window
+        evidence = torch.cat([torch.zeros(0, num_features), *known]) if num_features else None  # [all pairs, F]
+        states = self.states(groups, window_layers(self._heads.layers, window, self._shape.num_layers))
+        return Trace.of_states(states, self._heads, evidence, window=window)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # heads are trained on these, and tensors of inference_mode could not be
     def states(self, groups: Sequence[UserGroup], layers: Sequence[int]) -> LastStates:
         """One pass that keeps the last tokens' hidden states of every candidate; it touches no group in flight.
 
@@ -162,9 +162,14 @@ class Scorer:
 
         Raises:
             ModelError: a prompt is empty, or longer than the LLM's context or a step.
+            ConfigError: the LLM has no such layers.
         """
         check_lengths(groups, context=self._context, step_tokens=self._step_tokens)
         layers = sorted(set(layers))
+        if not layers or layers[0] < 0 or layers[-1] > self._shape.num_layers:
+            raise ConfigError(
+                f"hidden states of layers {layers} were asked for, the LLM has 1 to {self._shape.num_layers}"
+            )
         parts = [part for number, group in enumerate(groups) for part in parts_of(group, number, self._step_tokens)]
         queues = self._empty_queues()
         queues.admit(parts)

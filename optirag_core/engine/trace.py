@@ -47,7 +47,7 @@ class Trace:
     evidence_logits: Tensor | None  # [R, 2] of the head at depth 0, where there is one
 
     @classmethod
-    @torch.inference_mode()
+    @torch.no_grad()
     def of_states(cls, states: LastStates, heads: ExitHeads, evidence: Tensor | None, *, window: int) -> Self:
         """What these heads make of hidden states.
 
