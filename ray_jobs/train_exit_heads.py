@@ -30,7 +30,7 @@ VALIDATION_USERS = 1000
 
 def train_exit_heads(settings: Settings) -> Artifact:
     """Copy the LM head to every exit layer and train the copies on the frozen LLM."""
-    artifacts = open_artifacts(settings, "dataset", "retriever", "index", "llm")
+    artifacts = open_artifacts(settings, "dataset", "evidence", "retriever", "index", "llm")
     recipe = exit_heads_recipe(settings, artifacts.digests)
     if done := recipe.made(artifacts.workspace):
         return done
@@ -48,7 +48,7 @@ def _loop(config: dict[str, Any]) -> None:
     dataset = Dataset.load(artifacts["dataset"].path)
     model, tokenizer = load_llm(artifacts["llm"].path)
     model.to(worker.device)
-    assembler, _ = open_assembler(settings.prompt, artifacts, tokenizer)
+    assembler, _ = open_assembler(settings, artifacts, tokenizer)
     heads = ExitHeads(model, settings.exit_heads.layers, load_answer_ids(artifacts["llm"].path))
 
     def features(split: str, share: slice, max_users: int | None = None) -> tuple[Features, Tensor]:

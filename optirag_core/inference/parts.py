@@ -2,7 +2,7 @@
 
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
-from optirag_core.config import PromptSettings, Settings
+from optirag_core.config import Settings
 from optirag_core.data.histories import Histories
 from optirag_core.data.rows import Rows
 from optirag_core.engine.heads import ExitHeads
@@ -10,6 +10,7 @@ from optirag_core.engine.loading import check_context, load_answer_ids, load_llm
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.engine.scorer import Scorer
 from optirag_core.errors import ConfigError
+from optirag_core.evidence.model import PairEvidence
 from optirag_core.inference.opening import Artifacts
 from optirag_core.prompting.assembly import PromptAssembler
 from optirag_core.prompting.builder import PromptBuilder
@@ -17,16 +18,17 @@ from optirag_core.retrieval.index import UserIndex
 
 
 def open_assembler(
-    settings: PromptSettings, artifacts: Artifacts, tokenizer: PreTrainedTokenizerBase
+    settings: Settings, artifacts: Artifacts, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[PromptAssembler, PromptBuilder]:
-    """Histories, similar users and token pieces behind one `assemble`."""
-    dataset = artifacts["dataset"].path
-    builder = PromptBuilder(settings, tokenizer, Rows.open(dataset, "item"))
+    """Histories, similar users, evidence and token pieces behind one `assemble`."""
+    dataset, prompt = artifacts["dataset"].path, settings.prompt
+    builder = PromptBuilder(prompt, tokenizer, Rows.open(dataset, "item"))
     index = UserIndex.load(artifacts["retriever"].path, artifacts["index"].path)
     histories, users = Histories.open(dataset), Rows.open(dataset, "user")
     assembler = PromptAssembler(
-        histories, users, index, builder, settings, num_similar_users=settings.num_similar_users
-    )
+        histories, users, index, builder, prompt, num_similar_users=prompt.num_similar_users,
+        evidence=PairEvidence.open(artifacts["evidence"].path) if settings.evidence.heads else None,
+    )  # fmt: skip
     return assembler, builder
 
 
