@@ -27,7 +27,7 @@ def explain(settings: Settings, *, user: str, item: str) -> None:
     check_prompts_fit(settings, artifacts)
     dataset = Dataset.load(artifacts["dataset"].path)
     tokenizer = load_tokenizer(artifacts["llm"].path)
-    assembler, _ = open_assembler(settings.prompt, artifacts, tokenizer)
+    assembler, _ = open_assembler(settings, artifacts, tokenizer)
     [assembled] = assembler.assemble([request_for(dataset, user, item)])
     if assembled.prompt is None:
         raise DataError(f"user {user!r}, item {item!r}: {assembled.rejects[0].error}")

@@ -153,7 +153,7 @@ def test_names_the_floors_that_win(render, summary, losing):
     won, lost = Page(render(summary)).text, Page(render(losing)).text
     assert "above every floor" in won
     assert "beats the model" not in won
-    assert "does not beat 2 of 4 floors: user mean, item mean." in lost
+    assert "does not beat 2 of 5 floors: user mean, item mean." in lost
     assert "within the model's 95 % interval" in lost
     assert "beats the model by 0.0125 AUC" in lost
     assert "AUC equal to the model" in lost
@@ -164,7 +164,7 @@ def test_a_registered_predictor_enters_the_report_by_itself(render, world):
     predictors = PREDICTORS | {"oracle": lambda known, pairs: np.where(scored.labels == 1, 0.9, 0.1)}
     summary = summarize(scored, known, RUN, exit_layers=(2, 4), num_layers=6, seed=0, predictors=predictors)
     page = Page(render(summary))
-    assert "does not beat 1 of 5 floors: oracle." in page.text
+    assert "does not beat 1 of 6 floors: oracle." in page.text
     assert f"Oracle beats the model by {1 - summary.model.auc:.4f} AUC" in page.text
     assert [each["aria-label"] for each in page.all("svg") if each["aria-label"].startswith("ROC")] == [
         f"ROC curves, AUC: oracle 1.0000, model {summary.model.auc:.4f}."
@@ -225,6 +225,7 @@ def test_console_table(summary, losing):
         "floor user mean",
         "floor item mean",
         "floor logistic regression",
+        "floor strong regression",
         "log loss",
         "calibration error",
         "mean exit layer",
