@@ -35,12 +35,11 @@ def open_scorer(settings: Settings, artifacts: Artifacts, *, device: str = "cpu"
     engine = settings.engine
     model, _ = load_llm(artifacts["llm"].path, dtype=engine.dtype)
     model.to(device)
-    answer_ids = load_answer_ids(artifacts["llm"].path)
-    heads = ExitHeads(model, settings.exit_heads.layers, answer_ids)
+    heads = ExitHeads(model, settings.exit_heads.layers, load_answer_ids(artifacts["llm"].path))
     heads.load(artifacts["exit_heads"].path)
     policy = ExitPolicy(**settings.exit_policy.model_dump())
     return Scorer(
-        model, heads.to(model.device), policy, answer_ids, max_tokens_in_flight=engine.max_tokens_in_flight,
+        model, heads.to(model.device), policy, max_tokens_in_flight=engine.max_tokens_in_flight,
         deterministic=engine.deterministic, compile_layers=engine.compile_layers,
     )  # fmt: skip
 

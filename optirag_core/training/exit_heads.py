@@ -76,7 +76,7 @@ def train_exit_heads(
         raise DataError("no training sample for the exit heads: raise dataset.split.tune_share")
     rates = [settings.learning_rate * math.exp(-settings.decay * depth) for depth in range(len(heads.layers))]
     groups = [
-        {"params": heads[layer].parameters(), "lr": rate} for layer, rate in zip(heads.layers, rates, strict=True)
+        {"params": list(heads[layer].parameters()), "lr": rate} for layer, rate in zip(heads.layers, rates, strict=True)
     ]
     optimizer = torch.optim.Adam(groups)
     generator = torch.Generator().manual_seed(seed)
@@ -87,7 +87,7 @@ def train_exit_heads(
             loss = sum(head_losses(heads, {layer: states[rows] for layer, states in features.items()}, labels[rows]))
             loss.backward()
             if world_size > 1:
-                for parameter in heads.parameters():
+                for parameter in (parameter for group in groups for parameter in group["params"]):
                     dist.all_reduce(parameter.grad)
                     parameter.grad /= world_size
             optimizer.step()
