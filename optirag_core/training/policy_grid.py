@@ -49,7 +49,13 @@ def _of_trace(settings: CalibrationSettings, trace: Trace) -> Iterator[Choice]:
             continue  # nothing is left for a criterion
         rules = (rule for criterion in settings.criteria for rule in _rules(settings, trace, criterion))
         for (criterion, window, threshold), group_stop, layers in product(rules, stops, suffixes):
-            yield ExitPolicy(criterion, window, threshold, group_stop, trace.frozen_prefix_after, sure), layers
+            yield (
+                ExitPolicy(
+                    criterion, window, threshold,
+                    evidence_confidence=sure, group_stop=group_stop, frozen_prefix_after=trace.frozen_prefix_after,
+                ),
+                layers,
+            )  # fmt: skip
 
 
 def _rules(settings: CalibrationSettings, trace: Trace, criterion: Criterion) -> Iterator[tuple[Criterion, int, float]]:
@@ -69,9 +75,9 @@ def _evidence_confidences(settings: CalibrationSettings, trace: Trace) -> list[f
     """How sure the evidence must be so that a share of the pairs stops at depth 0; None for no pair."""
     if trace.evidence_logits is None:
         return [None]
-    p = p_yes(trace.evidence_logits).double()  # [R]
+    p = p_yes(trace.evidence_logits)  # [R]
     sure = torch.maximum(p, 1.0 - p)
     return [
-        None if share == 0.0 else 0.5 if share == 1.0 else sure.quantile(1.0 - share).item()
+        None if share == 0.0 else 0.5 if share == 1.0 else sure.double().quantile(1.0 - share).item()
         for share in settings.evidence_shares
     ]
