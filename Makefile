@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 RUN = $(VENV)/bin/python
 
-.PHONY: setup demo test lint
+.PHONY: setup demo test test-thorough lint
 
 setup: $(VENV)/.installed
 
@@ -21,6 +21,9 @@ test: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(RUN) -m pytest
+
+test-thorough: setup
+	$(RUN) -m pytest --thorough
 
 lint: setup
 	$(RUN) -m ruff check --fix .

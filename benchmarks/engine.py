@@ -202,7 +202,7 @@ class Bench:
     def _scorer(self, threshold: float, *, exits: str) -> Scorer:
         policy = ExitPolicy("none" if exits == "none" else "probability", WINDOW, threshold)
         return Scorer(
-            self.model, self._heads, policy, ANSWERS,
+            self.model, self._heads, policy,
             max_tokens_in_flight=self.plan.max_tokens_in_flight, compile_layers=self._compiled,
         )  # fmt: skip
 

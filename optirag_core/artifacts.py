@@ -37,6 +37,7 @@ MADE_BY = {
     "retriever": "train_retriever",
     "index": "train_retriever",
     "llm": "tune_llm",
+    "exit_features": "exit_features",
     "exit_heads": "train_exit_heads",
     "scores": "score",
     "reports": "evaluate",

@@ -208,6 +208,14 @@ class LlmSettings(Section):
         return self
 
 
+class ExitFeaturesSettings(Section):
+    """Hidden states of the frozen LLM at labelled pairs, from which heads and policies are made."""
+
+    max_users: Count | None = Field(
+        None, description="at most this many users of each purpose (heads, policy, test) and split, spread evenly"
+    )
+
+
 class ExitHeadsSettings(Section):
     """The heads of multi-head early exit and their training (paper section 5.2)."""
 
@@ -218,6 +226,7 @@ class ExitHeadsSettings(Section):
     decay: Annotated[float, Field(ge=0.0)] = Field(0.1, description="beta of section 5.2")
     epochs: Count = 20
     batch_size: Count = 256
+    single_head: bool = Field(False, description="the head of the last layer at every exit layer, for comparison")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -368,6 +377,7 @@ class Settings(Section):
     index: IndexSettings = IndexSettings()
     prompt: PromptSettings = PromptSettings()
     llm: LlmSettings = LlmSettings()
+    exit_features: ExitFeaturesSettings = ExitFeaturesSettings()
     exit_heads: ExitHeadsSettings = ExitHeadsSettings()
     exit_policy: ExitPolicySettings = ExitPolicySettings()
     engine: EngineSettings = EngineSettings()

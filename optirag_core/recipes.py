@@ -2,7 +2,8 @@
 
     dataset <- dataset, the raw files            retriever <- retriever, dataset
     index <- index, retriever                    llm <- llm, prompt, dataset, retriever, index
-    exit_heads <- exit_heads, prompt, all above  scores <- exit_policy, engine, prompt, requests, all above
+    exit_features <- layers, prompt, all above   exit_heads <- exit_heads, exit_features, all above
+    scores <- exit_policy, engine, prompt, requests, all above but exit_features
 
 Equal recipes make equal artifacts, so a recipe's version names the folder, and one that is there is not made again.
 """
@@ -81,6 +82,18 @@ def llm_recipe(settings: Settings, parents: Mapping[str, str], weights: str | No
     llm = {"init": settings.llm.init, "weights": weights, **_plain(settings.llm.chosen, without="path")}
     config = {"llm": llm, "prompt": prompt_config(settings.prompt), "seed": settings.seed}
     return Recipe("llm", config, parents)
+
+
+def exit_features_recipe(settings: Settings, parents: Mapping[str, str]) -> Recipe:
+    config = {
+        "exit_features": _plain(settings.exit_features),
+        "layers": list(settings.exit_heads.layers),
+        "window": settings.exit_policy.window,
+        "test_users": settings.requests.max_users,
+        "prompt": prompt_config(settings.prompt),
+        "seed": settings.seed,
+    }
+    return Recipe("exit_features", config, parents)
 
 
 def exit_heads_recipe(settings: Settings, parents: Mapping[str, str]) -> Recipe:

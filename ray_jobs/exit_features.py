@@ -12,14 +12,16 @@ import pyarrow as pa
 import torch
 from ray.actor import ActorHandle
 from tqdm import tqdm
+from transformers import AutoConfig
 
 from optirag_core.artifacts import Artifact, scratch_folder
 from optirag_core.config import Settings
 from optirag_core.config_file import settings_from
 from optirag_core.data.dataset import Dataset
+from optirag_core.engine.cost import ModelShape
 from optirag_core.engine.loading import load_tokenizer
 from optirag_core.engine.memory import keep_freed_memory
-from optirag_core.engine.trace import window_layers
+from optirag_core.engine.states import window_layers
 from optirag_core.inference.opening import Pin, open_artifacts
 from optirag_core.inference.parts import check_prompts_fit, open_assembler, open_untrained
 from optirag_core.inference.requests import test_requests
@@ -47,8 +49,9 @@ def exit_features(settings: Settings) -> Artifact:
     requests = labelled_requests(dataset, asked, settings.exit_features.max_users)
     arguments = {"settings": settings.model_dump(mode="json"), "pins": artifacts.pins}
     stages = Stage(BuildLabelledPrompts, arguments), Stage(RecordStates, arguments)
+    shape = ModelShape.of(AutoConfig.from_pretrained(artifacts["llm"].path))
     with ray_session(settings.ray), scratch_folder() as files:
-        num_pairs = save_features(_tables(requests, *stages, settings), files)
+        num_pairs = save_features(_tables(requests, *stages, settings), shape, files)
         artifact = recipe.save(artifacts.workspace, files, {"requests": len(requests), "pairs": num_pairs})
     log.info("exit features: hidden states of %d labelled pairs", num_pairs)
     return artifact
@@ -92,8 +95,8 @@ class RecordStates:
             keep_freed_memory()
         artifacts = open_artifacts(loaded, *pins, pins=pins)
         self._scorer = open_untrained(loaded, artifacts, device="cuda" if on_gpu else "cpu")
-        policy, layers = loaded.exit_policy, loaded.exit_heads.layers
-        self._layers = window_layers(layers, policy.window, self._scorer.num_layers)
+        num_layers = AutoConfig.from_pretrained(artifacts["llm"].path).num_hidden_layers
+        self._layers = window_layers(loaded.exit_heads.layers, loaded.exit_policy.window, num_layers)
         self._board = board
 
     def __call__(self, row: pa.Table) -> pa.Table:

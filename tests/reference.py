@@ -11,18 +11,27 @@ from transformers import PreTrainedModel
 
 from optirag_core.engine.criterion import should_exit, window_values
 from optirag_core.engine.groups import PairScore, UserGroup
-from optirag_core.engine.heads import AnswerHead, ExitHeads, lm_answer_head, p_yes
+from optirag_core.engine.heads import AnswerHead, EvidenceHead, ExitHeads, p_yes
 from optirag_core.engine.policy import ExitPolicy
 
+Evidence = Sequence[float] | None
 
-def full_softmax(model: PreTrainedModel, head: AnswerHead | None, answer_ids: Sequence[int], hidden: Tensor) -> Tensor:
+
+def full_softmax(
+    model: PreTrainedModel, head: AnswerHead, answer_ids: Sequence[int], hidden: Tensor, evidence: Evidence = None
+) -> Tensor:
     """p over the whole vocabulary [V] of a hidden state [D]; `head` replaces the answer rows and the final norm."""
     weight = model.lm_head.weight.detach().clone().float()  # [V, D]
-    norm = model.model.norm
-    if head is not None:
-        weight[list(answer_ids)] = head.weight.detach()
-        norm = head.norm
-    return torch.softmax(weight @ norm(hidden), dim=-1)
+    weight[list(answer_ids)] = head.weight.detach()
+    logits = weight @ head.norm(hidden)
+    if evidence is not None:
+        logits[answer_ids[0]] += evidence_logit(head.evidence, evidence)
+    return torch.softmax(logits, dim=-1)
+
+
+def evidence_logit(head: EvidenceHead, evidence: Sequence[float]) -> float:
+    """v . c + b, number by number."""
+    return sum(v * c for v, c in zip(head.weight.tolist(), evidence, strict=True)) + head.bias.item()
 
 
 @torch.no_grad()
@@ -40,8 +49,9 @@ def hidden_states(model: PreTrainedModel, prompt: Sequence[int]) -> list[Tensor]
 
 @torch.no_grad()
 def head_views(
-    model: PreTrainedModel, heads: ExitHeads, policy: ExitPolicy, answer_ids: Sequence[int], prompt: Sequence[int]
-) -> list[tuple[int, float, float]]:
+    model: PreTrainedModel, heads: ExitHeads, policy: ExitPolicy, answer_ids: Sequence[int], prompt: Sequence[int],
+    evidence: Evidence = None,
+) -> list[tuple[int, float, float]]:  # fmt: skip
     """Layer, discrepancy and p(yes) of every exit head (algorithm 2 line by line), then those of the LLM's own head."""
     states = hidden_states(model, prompt)
     yes, no = answer_ids
@@ -49,21 +59,23 @@ def head_views(
     for layer in heads.layers:
         tracked = []
         for hidden in states[layer - policy.window : layer + 1]:
-            p = full_softmax(model, heads[layer], answer_ids, hidden)
+            p = full_softmax(model, heads[layer], answer_ids, hidden, evidence)
             ratio = p[yes] / p[no]
             tracked.append((ratio if policy.criterion == "ratio" else ratio / (1 + ratio)).item())
         deltas = [abs(tracked[i] - tracked[i + 1]) for i in range(policy.window)]
         mean = sum(deltas[:-1]) / (policy.window - 1)
         views.append((layer, abs(deltas[-1] - mean), (p[yes] / (p[yes] + p[no])).item()))
-    p = full_softmax(model, None, answer_ids, states[-1])
-    return [*views, (len(model.model.layers), 0.0, (p[yes] / (p[yes] + p[no])).item())]
+    num_layers = len(model.model.layers)
+    p = full_softmax(model, heads[num_layers], answer_ids, states[-1], evidence)
+    return [*views, (num_layers, 0.0, (p[yes] / (p[yes] + p[no])).item())]
 
 
 def score_pair(
-    model: PreTrainedModel, heads: ExitHeads, policy: ExitPolicy, answer_ids: Sequence[int], prompt: Sequence[int]
-) -> PairScore:
+    model: PreTrainedModel, heads: ExitHeads, policy: ExitPolicy, answer_ids: Sequence[int], prompt: Sequence[int],
+    evidence: Evidence = None,
+) -> PairScore:  # fmt: skip
     """One prompt, stopped at the first stable head."""
-    *exits, (num_layers, _, last) = head_views(model, heads, policy, answer_ids, prompt)
+    *exits, (num_layers, _, last) = head_views(model, heads, policy, answer_ids, prompt, evidence)
     for layer, discrepancy, score in exits:
         if policy.criterion != "none" and discrepancy < policy.threshold:
             return PairScore(score, layer)
@@ -73,26 +85,24 @@ def score_pair(
 class PlainScorer:
     """The engine's plain form: every pair is a padded row of its own, and rows leave the batch when they exit."""
 
-    def __init__(
-        self, model: PreTrainedModel, heads: ExitHeads, policy: ExitPolicy, answer_ids: tuple[int, int],
-        *, batch_size: int = 32,
-    ) -> None:  # fmt: skip
+    def __init__(self, model: PreTrainedModel, heads: ExitHeads, policy: ExitPolicy, *, batch_size: int = 32) -> None:
         self._decoder = model.model
         self._heads = heads
-        self._final_head = lm_answer_head(model, answer_ids)
         self._policy = policy
         self._batch_size = batch_size
 
     @torch.inference_mode()
     def score(self, groups: Sequence[UserGroup]) -> list[list[PairScore]]:
         prompts = [[*group.prefix, *suffix] for group in groups for suffix in group.suffixes]
+        evidence = torch.tensor([row for group in groups for row in group.evidence or ()])  # [all pairs, F], or empty
         scores: list[PairScore] = []
         for start in range(0, len(prompts), self._batch_size):
-            scores += self._score_batch(prompts[start : start + self._batch_size])
+            batch = slice(start, start + self._batch_size)
+            scores += self._score_batch(prompts[batch], evidence[batch])
         flat = iter(scores)
         return [[next(flat) for _ in group.suffixes] for group in groups]
 
-    def _score_batch(self, prompts: Sequence[Sequence[int]]) -> list[PairScore]:
+    def _score_batch(self, prompts: Sequence[Sequence[int]], evidence: Tensor) -> list[PairScore]:
         results: dict[int, PairScore] = {}
         alive = torch.arange(len(prompts))  # [R]
         last = torch.tensor([len(prompt) - 1 for prompt in prompts])  # [R]
@@ -106,13 +116,16 @@ class PlainScorer:
             states.append(hidden[torch.arange(len(last)), last])
             if number not in self._heads.layers or not len(alive):
                 continue
-            logits = self._heads[number](torch.stack(states[-self._policy.window - 1 :], dim=1))  # [R, m+1, 2]
+            window = torch.stack(states[-self._policy.window - 1 :], dim=1)  # [R, m+1, D]
+            logits = self._heads[number](window, evidence)  # [R, m+1, 2]
             values = window_values(logits, self._policy.criterion)
             exits = should_exit(values, self._policy.threshold, self._policy.criterion)  # [R]
             for pair, score in zip(alive[exits].tolist(), p_yes(logits[exits, -1]).tolist(), strict=True):
                 results[pair] = PairScore(score, number)
             alive, last, hidden = alive[~exits], last[~exits], hidden[~exits]  # [R] -> [R']
+            evidence = evidence[~exits] if len(evidence) else evidence
             states = [state[~exits] for state in states]
-        for pair, score in zip(alive.tolist(), p_yes(self._final_head(states[-1])).tolist(), strict=True):
-            results[pair] = PairScore(score, len(self._decoder.layers))
+        number = len(self._decoder.layers)
+        for pair, score in zip(alive.tolist(), p_yes(self._heads[number](states[-1], evidence)).tolist(), strict=True):
+            results[pair] = PairScore(score, number)
         return [results[pair] for pair in range(len(prompts))]

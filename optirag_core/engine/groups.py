@@ -1,6 +1,6 @@
 """The unit of work of a scorer: one user's shared prefix and a suffix per candidate.
 
-Shapes: P prefix tokens, S suffix tokens, n candidates.
+Shapes: P prefix tokens, S suffix tokens, n candidates, F features of evidence.
 """
 
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ class UserGroup:
 
     prefix: Sequence[int]  # [P]
     suffixes: Sequence[Sequence[int]]  # n x [S], lengths differ
+    evidence: Sequence[Sequence[float]] | None = None  # n x [F], standardised; known of each pair beside its prompt
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,16 @@
 `group_stop` counts a whole user group, however it was sliced into rows: a candidate that has passed a head waits, with
 that head's score pending, until all live candidates of its group have passed it.
 
-Shapes: R pairs of a row.
+Shapes: R pairs of a row, n candidates, F features of evidence.
 """
 
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+
+import torch
+from torch import Tensor
 
 from optirag_core.engine.cost import Cost
 from optirag_core.engine.groups import PairScore
@@ -39,6 +42,7 @@ class GroupInFlight:
     """One user group of which candidates have no score yet."""
 
     parts: Sequence[PromptPart]
+    evidence: Tensor | None = None  # [n, F], where the heads read any
     scores: dict[int, PairScore] = field(default_factory=dict)  # by candidate
     pending: dict[int, PairScore] = field(default_factory=dict)  # of waiting candidates, if the group stops here
 
@@ -62,9 +66,16 @@ class GroupsInFlight:
     def __len__(self) -> int:
         return len(self._groups)
 
-    def open(self, number: int, parts: Sequence[PromptPart]) -> None:
-        self._groups[number] = GroupInFlight(parts)
+    def open(self, number: int, parts: Sequence[PromptPart], evidence: Tensor | None = None) -> None:
+        self._groups[number] = GroupInFlight(parts, evidence)
         self._settle(number, Verdict.GO_ON)
+
+    def evidence(self, pairs: Sequence[Pair]) -> Tensor | None:
+        """[R, F] of a row's pairs, where the heads read any."""
+        rows = [self._groups[pair.user_group].evidence for pair in pairs]
+        if any(row is None for row in rows):
+            return None
+        return torch.stack([row[pair.candidate] for row, pair in zip(rows, pairs, strict=True)])
 
     def verdicts(self, pairs: Sequence[Pair], stable: Sequence[bool]) -> dict[int, Verdict]:
         """What follows for each user group of a row [R] that has passed a head; changes nothing."""

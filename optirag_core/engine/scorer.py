@@ -22,12 +22,13 @@ from optirag_core.engine.cost import Cost, ModelShape, group_cost
 from optirag_core.engine.decoder import Decoder, Flight, OpenLayer
 from optirag_core.engine.figures import CallFigures, Scored
 from optirag_core.engine.groups import UserGroup, check_lengths
-from optirag_core.engine.heads import ExitHeads, lm_answer_head, p_yes
+from optirag_core.engine.heads import ExitHeads, evidence_of, p_yes
 from optirag_core.engine.inflight import GroupInFlight, GroupsInFlight, ScoredGroup, Verdict
 from optirag_core.engine.layout import parts_of
 from optirag_core.engine.loading import context_length
 from optirag_core.engine.policy import ExitPolicy, stable_at
 from optirag_core.engine.scheduler import DepthQueues
+from optirag_core.engine.states import LastStates, window_layers
 from optirag_core.engine.trace import Trace
 from optirag_core.errors import OptiragError
 
@@ -48,7 +49,6 @@ class Scorer:
         model: PreTrainedModel,
         heads: ExitHeads,
         policy: ExitPolicy,
-        answer_ids: tuple[int, int],
         *,
         max_tokens_in_flight: int = 16384,
         deterministic: bool = False,
@@ -56,7 +56,6 @@ class Scorer:
     ) -> None:
         """
         Args:
-            answer_ids: vocabulary ids of yes and no.
             max_tokens_in_flight: prompt tokens that wait or run at a time; a step takes half of them. With
                 `group_stop`, what waits for its own user group may exceed it.
             deterministic: fill rows up to a multiple of ROW_BUCKET, so that matrix products use the same kernels
@@ -72,7 +71,6 @@ class Scorer:
         )  # fmt: skip
         self._shape = ModelShape.of(model.config)
         self._heads = heads
-        self._final_head = lm_answer_head(model, answer_ids)
         self.policy = policy
         self._max_tokens = max_tokens_in_flight
         self._context = context_length(model.config)
@@ -91,15 +89,16 @@ class Scorer:
             A number per group, with which `step` hands back its scores.
 
         Raises:
-            ModelError: a prompt is empty, or longer than the LLM's context or a step; no group has been let in then.
+            ModelError: a prompt is empty, or longer than the LLM's context or a step, or evidence that the heads read
+                is missing or of another width; no group has been let in then.
         """
-        check_lengths(groups, context=self._context, step_tokens=self._step_tokens)
+        evidence = self._checked(groups)
         if self.is_finished:
             self._forget()  # the halvings of the groups before
         numbers = [next(self._numbers) for _ in groups]
-        for number, group in zip(numbers, groups, strict=True):
+        for number, group, known in zip(numbers, groups, evidence, strict=True):
             parts = parts_of(group, number, self._step_tokens)
-            self._groups.open(number, parts)
+            self._groups.open(number, parts, known)
             self._queues.admit(parts)
         return numbers
 
@@ -142,36 +141,52 @@ class Scorer:
         figures = CallFigures.of(ordered, seconds=seconds, halvings=self._queues.halvings)
         return Scored([group.scores for group in ordered], figures)
 
-    @torch.inference_mode()
     def trace(self, groups: Sequence[UserGroup]) -> Trace:
         """One full-depth pass with every head's view of every candidate, for `replay`; it touches no group in flight.
 
         Raises:
             ModelError: as `add`.
         """
+        evidence = [known for known in self._checked(groups) if known is not None]
+        states = self.states(groups, window_layers(self._heads.layers, self.policy.window, self._shape.num_layers))
+        return Trace.of_states(
+            states, self._heads, torch.cat(evidence) if evidence else None, window=self.policy.window
+        )
+
+    @torch.inference_mode()
+    def states(self, groups: Sequence[UserGroup], layers: Sequence[int]) -> LastStates:
+        """One pass that keeps the last tokens' hidden states of every candidate; it touches no group in flight.
+
+        Args:
+            layers: 1-based, the last included; 0 are the embeddings. Nothing runs deeper than the deepest of them.
+
+        Raises:
+            ModelError: a prompt is empty, or longer than the LLM's context or a step.
+        """
         check_lengths(groups, context=self._context, step_tokens=self._step_tokens)
+        layers = sorted(set(layers))
         parts = [part for number, group in enumerate(groups) for part in parts_of(group, number, self._step_tokens)]
         queues = self._empty_queues()
         queues.admit(parts)
-        logits, final = [], []
+        rows = [torch.zeros(0, len(layers), self._shape.width)]
         while (work := queues.take()) is not None:
-            flight, views = self._decoder.embed(work), []
-            for layer in self._heads.layers:
-                flight = self._decoder.advance(flight, layer)
-                views.append(self._window_logits(layer, flight.window))
-            flight = self._decoder.advance(flight, self._shape.num_layers - 1)
-            logits.append(torch.stack(views, dim=1).cpu())  # [R, L, m+1, 2]
-            final.append(self._final_head(self._decoder.open_next(flight).last).cpu())
-        none = torch.zeros(0, len(self._heads.layers), self.policy.window + 1, 2)
-        return Trace.of(
-            parts,
-            torch.cat([none, *logits]),
-            torch.cat([none[:, 0, 0], *final]),
-            shape=self._shape,
-            layers=self._heads.layers,
-            frozen_prefix_after=self.policy.frozen_prefix_after,
-            sizes=tuple(len(group.suffixes) for group in groups),
-        )
+            flight, last = self._decoder.embed(work), []
+            for layer in layers:
+                if layer == self._shape.num_layers:  # of the last layer only the last tokens are needed
+                    last.append(self._decoder.open_next(self._decoder.advance(flight, layer - 1)).last)
+                else:
+                    flight = self._decoder.advance(flight, layer)
+                    last.append(flight.window[-1])
+            rows.append(torch.stack(last, dim=1).float().cpu())  # [R, K, D]
+        return LastStates.of(
+            parts, torch.cat(rows), layers=tuple(layers), sizes=tuple(len(group.suffixes) for group in groups),
+            shape=self._shape, frozen_prefix_after=self.policy.frozen_prefix_after,
+        )  # fmt: skip
+
+    def _checked(self, groups: Sequence[UserGroup]) -> list[Tensor | None]:
+        """The evidence of groups that may be scored."""
+        check_lengths(groups, context=self._context, step_tokens=self._step_tokens)
+        return [evidence_of(group, self._heads.num_features) for group in groups]
 
     @property
     def _step_tokens(self) -> int:
@@ -233,9 +248,11 @@ class Scorer:
 
     def _read(self, opened: OpenLayer, layer: int) -> tuple[Tensor, list[bool]]:
         """[R, 2] logits of the head at a layer, and who is stable there; behind the LLM's own head all are."""
+        evidence = self._groups.evidence(opened.flight.layout.pairs)  # [R, F]
         if layer == self._shape.num_layers:
-            return self._final_head(opened.last), [True] * len(opened.last)
-        logits = self._window_logits(layer, (*opened.flight.window, opened.last))
+            return self._heads[layer](opened.last, evidence), [True] * len(opened.last)
+        states = (*opened.flight.window, opened.last)[-self.policy.window - 1 :]
+        logits = self._heads[layer](torch.stack(states, dim=1), evidence)  # [R, m+1, 2]
         return logits[:, -1], stable_at(logits, self.policy).tolist()
 
     def _queue(self, moving: Flight | None, held: dict[int, Flight], verdicts: dict[int, Verdict]) -> None:
@@ -253,10 +270,6 @@ class Scorer:
         """The 1-based layer of the next head behind a depth."""
         deeper = (layer for layer in self._heads.layers if layer > depth and self.policy.criterion != "none")
         return next(deeper, self._shape.num_layers)
-
-    def _window_logits(self, layer: int, states: Sequence[Tensor]) -> Tensor:
-        """[R, m+1, 2]."""
-        return self._heads[layer](torch.stack(states[-self.policy.window - 1 :], dim=1))
 
 
 def _apart(flight: Flight | None, verdicts: dict[int, Verdict]) -> tuple[Flight | None, dict[int, Flight]]:

@@ -14,9 +14,9 @@ from torch import Tensor
 from optirag_core.engine.cost import Cost, ModelShape, group_cost
 from optirag_core.engine.criterion import discrepancy, should_exit, window_values
 from optirag_core.engine.groups import PairScore
-from optirag_core.engine.heads import p_yes
-from optirag_core.engine.layout import Pair, PromptPart
+from optirag_core.engine.heads import AnswerHead, ExitHeads, p_yes
 from optirag_core.engine.policy import ExitPolicy, exits_at
+from optirag_core.engine.states import LastStates
 from optirag_core.errors import ConfigError
 
 
@@ -44,29 +44,37 @@ class Trace:
     suffix_tokens: Tensor  # [R]
     logits: Tensor  # [R, L, m+1, 2] of each exit head on its window, yes first
     final_logits: Tensor  # [R, 2] of the LLM's own head
+    evidence_logits: Tensor | None  # [R, 2] of the head at depth 0, where there is one
 
     @classmethod
-    def of(
-        cls, parts: Sequence[PromptPart], logits: Tensor, final_logits: Tensor,
-        *, shape: ModelShape, layers: tuple[int, ...], frozen_prefix_after: int | None, sizes: tuple[int, ...],
-    ) -> Self:  # fmt: skip
-        """The trace of logits that are in the order of the packed groups."""
-        pairs = [Pair(part.user_group, candidate) for part in parts for candidate in part.candidates]
-        order = torch.tensor(sorted(range(len(pairs)), key=pairs.__getitem__), dtype=torch.int64)  # [R]
+    @torch.inference_mode()
+    def of_states(cls, states: LastStates, heads: ExitHeads, evidence: Tensor | None, *, window: int) -> Self:
+        """What these heads make of hidden states.
 
-        def column(values: Iterable[int]) -> Tensor:
-            return torch.tensor(list(values), dtype=torch.int64)[order]
+        Args:
+            evidence: [R, F], where the heads read any.
+            window: m.
 
+        Raises:
+            ConfigError: states of a layer that the heads read were not kept.
+        """
+
+        def view(head: AnswerHead, layers: Iterable[int]) -> Tensor:
+            """[R, layers, 2]."""
+            return head(states.at(layers).to(head.weight.device), evidence).cpu()
+
+        views = [view(heads[layer], range(layer - window, layer + 1)) for layer in heads.layers]
         return cls(
-            shape=shape,
-            layers=layers,
-            frozen_prefix_after=frozen_prefix_after,
-            sizes=sizes,
-            parts=column(number for number, part in enumerate(parts) for _ in part.suffixes),
-            prefix_tokens=column(len(part.prefix) for part in parts for _ in part.suffixes),
-            suffix_tokens=column(len(suffix) for part in parts for suffix in part.suffixes),
-            logits=logits[order],
-            final_logits=final_logits[order],
+            shape=states.shape,
+            layers=heads.layers,
+            frozen_prefix_after=states.frozen_prefix_after,
+            sizes=states.sizes,
+            parts=states.parts,
+            prefix_tokens=states.prefix_tokens,
+            suffix_tokens=states.suffix_tokens,
+            logits=torch.stack(views, dim=1),
+            final_logits=view(heads[states.shape.num_layers], [states.shape.num_layers])[:, 0],
+            evidence_logits=heads[0](evidence).cpu() if heads.num_features else None,
         )
 
     @property

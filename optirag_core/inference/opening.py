@@ -11,7 +11,7 @@ from optirag_core.recipes import prompt_config
 TRAINED = ("dataset", "retriever", "index", "llm", "exit_heads")
 """All that scoring needs, parents first."""
 
-MADE_WITH_PROMPTS = ("llm", "exit_heads", "scores")
+MADE_WITH_PROMPTS = ("llm", "exit_features", "exit_heads", "scores")
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Artifacts -> the parts that turn requests into scores."""
 
-from transformers import AutoConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from optirag_core.config import PromptSettings, Settings
 from optirag_core.data.histories import Histories
@@ -32,15 +32,32 @@ def open_assembler(
 
 def open_scorer(settings: Settings, artifacts: Artifacts, *, device: str = "cpu") -> Scorer:
     """The scorer of these artifacts."""
-    engine = settings.engine
-    model, _ = load_llm(artifacts["llm"].path, dtype=engine.dtype)
-    model.to(device)
-    answer_ids = load_answer_ids(artifacts["llm"].path)
-    heads = ExitHeads(model, settings.exit_heads.layers, answer_ids)
+    model, _ = load_llm(artifacts["llm"].path, dtype=settings.engine.dtype)
+    heads = untrained_heads(settings, artifacts, model)
     heads.load(artifacts["exit_heads"].path)
-    policy = ExitPolicy(**settings.exit_policy.model_dump())
+    return _scorer(settings, model, heads, ExitPolicy(**settings.exit_policy.model_dump()), device)
+
+
+def open_untrained(settings: Settings, artifacts: Artifacts, *, device: str = "cpu") -> Scorer:
+    """The LLM before its heads are trained, for hidden states."""
+    model, _ = load_llm(artifacts["llm"].path, dtype=settings.engine.dtype)
+    full_depth = ExitPolicy("none", settings.exit_policy.window, settings.exit_policy.threshold)
+    return _scorer(settings, model, untrained_heads(settings, artifacts, model), full_depth, device)
+
+
+def untrained_heads(settings: Settings, artifacts: Artifacts, model: PreTrainedModel) -> ExitHeads:
+    """Plain copies of the LM head at every exit layer, plus what the evidence says where heads read it."""
+    answer_ids = load_answer_ids(artifacts["llm"].path)
+    return ExitHeads(model, settings.exit_heads.layers, answer_ids)
+
+
+def _scorer(
+    settings: Settings, model: PreTrainedModel, heads: ExitHeads, policy: ExitPolicy, device: str
+) -> Scorer:
+    engine = settings.engine
+    model.to(device)
     return Scorer(
-        model, heads.to(model.device), policy, answer_ids, max_tokens_in_flight=engine.max_tokens_in_flight,
+        model, heads.to(device), policy, max_tokens_in_flight=engine.max_tokens_in_flight,
         deterministic=engine.deterministic, compile_layers=engine.compile_layers,
     )  # fmt: skip
 

@@ -5,8 +5,9 @@ Each part reads its own users' rows: `heads` and `policy` (`data.roles`), and `t
 Shapes: R pairs, K layers, D model width, F evidence features.
 """
 
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -20,8 +21,9 @@ from torch import Tensor
 from optirag_core.data.dataset import Dataset, write_table
 from optirag_core.data.schema import REQUESTS
 from optirag_core.data.splits import requests_for
+from optirag_core.engine.cost import ModelShape
 from optirag_core.engine.scorer import Scorer
-from optirag_core.engine.trace import LastStates
+from optirag_core.engine.states import LastStates
 from optirag_core.errors import ArtifactMismatch
 from optirag_core.inference.prompts import PROMPTS, assembled_prompts, groups_of
 from optirag_core.prompting.assembly import PromptAssembler
@@ -41,14 +43,17 @@ PAIRS = [
     pa.field("item_id", pa.string()),
     pa.field("label", pa.int8()),
     *ORIGIN,
-    pa.field("part", pa.int32()),  # the packed group that the pair was in
+    pa.field("parts", pa.int32()),  # the packed group that the pair was in
     pa.field("prefix_tokens", pa.int32()),
     pa.field("suffix_tokens", pa.int32()),
     pa.field("evidence", pa.list_(pa.float32())),  # [F], standardised; null without evidence
 ]
 """Columns of features before those of the hidden states, `layer_5` ... [D]; a request's rows are neighbours."""
 
-PACKING = ("part", "prefix_tokens", "suffix_tokens")
+SHAPE_FILE = "shape.json"
+"""Shape of the LLM."""
+
+PACKING = ("parts", "prefix_tokens", "suffix_tokens")
 LAYER = "layer_"
 
 
@@ -64,7 +69,7 @@ class ExitFeatures:
 
     def at(self, layer: int) -> Tensor:
         """h^(layer) of every pair, [R, D]."""
-        return self.states.states[:, self.states.layers.index(layer)]
+        return self.states.at([layer])[:, 0]
 
 
 def labelled_requests(dataset: Dataset, test: pa.Table, max_users: int | None) -> pa.Table:
@@ -140,8 +145,9 @@ def features_of(scorer: Scorer, prompts: pa.Table, layers: Sequence[int]) -> pa.
     return table
 
 
-def save_features(tables: Iterable[tuple[int, pa.Table]], folder: Path) -> int:
+def save_features(tables: Iterable[tuple[int, pa.Table]], shape: ModelShape, folder: Path) -> int:
     """Write a file per numbered table, for `read_features`; returns the number of pairs."""
+    (folder / SHAPE_FILE).write_text(json.dumps(asdict(shape)), encoding="utf-8")
     num_pairs = 0
     for number, table in tables:
         write_table(table, folder / f"{number:05d}.parquet")
@@ -163,10 +169,11 @@ def read_features(folder: Path, purpose: Purpose, split: str | None = None) -> E
             f"{folder} holds no labelled pair of {purpose} users in the {split or 'tune or validation'} split: raise "
             "dataset.split.tune_share or the share of their users"
         )
-    return _features(table)
+    shape = ModelShape(**json.loads((folder / SHAPE_FILE).read_text(encoding="utf-8")))
+    return _features(table, shape)
 
 
-def _features(table: pa.Table) -> ExitFeatures:
+def _features(table: pa.Table, shape: ModelShape) -> ExitFeatures:
     layers = [int(name.removeprefix(LAYER)) for name in table.column_names if name.startswith(LAYER)]
     states = [_matrix(table[f"{LAYER}{layer}"]) for layer in layers]
     request, part, prefix, suffix = (
@@ -176,7 +183,7 @@ def _features(table: pa.Table) -> ExitFeatures:
     _, parts = torch.stack([request, part]).unique(dim=1, return_inverse=True)  # a part's number is its file's
     packed = LastStates(
         states=torch.stack(states, dim=1), layers=tuple(layers), parts=parts, prefix_tokens=prefix,
-        suffix_tokens=suffix, sizes=tuple(sizes.tolist()),
+        suffix_tokens=suffix, sizes=tuple(sizes.tolist()), shape=shape, frozen_prefix_after=None,
     )  # fmt: skip
     return ExitFeatures(
         users=table["user_id"].to_numpy(),

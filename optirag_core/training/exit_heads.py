@@ -5,7 +5,7 @@ Shapes: A answers, D model width, F evidence features.
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -89,7 +89,7 @@ def train_exit_heads(
     heads.requires_grad_(False).eval()
 
 
-def head_losses(heads: ExitHeads, samples: HeadSamples, layers: Iterator[int] | tuple[int, ...]) -> list[Tensor]:
+def head_losses(heads: ExitHeads, samples: HeadSamples, layers: Sequence[int]) -> list[Tensor]:
     """L_exit^(l) = -log p^(l)(answer) of each head at `layers`, averaged over the answers."""
     return [
         functional.binary_cross_entropy_with_logits(head_logit(heads, layer, samples), samples.labels)
@@ -99,7 +99,7 @@ def head_losses(heads: ExitHeads, samples: HeadSamples, layers: Iterator[int] | 
 
 def head_logit(heads: ExitHeads, layer: int, samples: HeadSamples) -> Tensor:
     """[A] z_yes - z_no of the head at a layer; 0 is the evidence alone."""
-    logits = heads.evidence(samples.evidence) if layer == 0 else heads[layer](samples.states[layer], samples.evidence)
+    logits = heads[0](samples.evidence) if layer == 0 else heads[layer](samples.states[layer], samples.evidence)
     return logits[:, 0] - logits[:, 1]
 
 
@@ -139,21 +139,19 @@ def _epochs(
 
 @torch.no_grad()
 def _start(heads: ExitHeads, layer: int, samples: HeadSamples) -> None:
-    """Put a head where it lies best between its plain copy and the evidence: three numbers, fitted on the answers.
+    """Put a head, a plain copy plus the evidence, where it lies best between both: three numbers, fitted on the answers.
 
     The plain sum of both logits would count what they share twice: a head would begin below the evidence alone.
     """
-    head, prior = heads[layer], heads.evidence
-    says = head(samples.states[layer], torch.zeros_like(samples.evidence))  # [A, 2]
-    knows = prior(samples.evidence)  # [A, 2]
-    views = torch.stack([says[:, 0] - says[:, 1], knows[:, 0] - knows[:, 1]], dim=1)  # [A, 2]
     if samples.labels.unique().numel() < 2:
         return
-    fitted = LogisticRegression().fit(views.numpy(), samples.labels.numpy())
+    head, known = heads[layer], head_logit(heads, 0, samples)  # [A]
+    views = torch.stack([head_logit(heads, layer, samples) - known, known], dim=1)  # [A, 2] copy, evidence
+    fitted = LogisticRegression().fit(views.cpu().numpy(), samples.labels.cpu().numpy())
     [(of_copy, of_evidence)], [bias] = fitted.coef_, fitted.intercept_
     head.weight *= of_copy
-    head.evidence.copy_(of_evidence * prior.evidence)
-    head.bias.copy_(of_evidence * prior.bias + bias)
+    head.evidence.weight.copy_(of_evidence * heads[0].weight)
+    head.evidence.bias.copy_(of_evidence * heads[0].bias + bias)
 
 
 class _Best:

@@ -10,7 +10,7 @@ from optirag_core.engine.groups import PairScore
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.engine.scorer import Scorer
 from optirag_core.engine.trace import replay
-from tests.engine.models import ANSWERS, random_group
+from tests.engine.models import random_group
 
 RATIO = ExitPolicy("ratio", window=3, threshold=0.05)
 LARGE = [random_group(30, [1 + index % 5 for index in range(size)], size) for size in (40, 3, 25, 60)]
@@ -18,7 +18,7 @@ LARGE = [random_group(30, [1 + index % 5 for index in range(size)], size) for si
 
 
 def scorer(model, heads, policy: ExitPolicy, *, max_tokens: int) -> Scorer:
-    return Scorer(model, heads, policy, ANSWERS, max_tokens_in_flight=max_tokens)
+    return Scorer(model, heads, policy, max_tokens_in_flight=max_tokens)
 
 
 @pytest.fixture(scope="module")

@@ -70,7 +70,7 @@ def test_heads_compute_in_fp32_whatever_the_lm():
 
 def test_a_head_holds_two_rows_and_a_norm():
     heads = ExitHeads(tiny_llama(), (1,), ANSWERS)
-    assert sorted(tuple(parameter.shape) for parameter in heads.parameters()) == [(2, 32), (32,)]
+    assert sorted(tuple(parameter.shape) for parameter in heads[1].parameters()) == [(2, 32), (32,)]
     assert not any(parameter.requires_grad for parameter in heads.parameters())
 
 
@@ -98,7 +98,7 @@ def test_save_and_load(tmp_path):
 )
 def test_heads_of_another_model_are_refused(tmp_path, layers, changes):
     trained_heads(tiny_llama()).save(tmp_path)
-    with pytest.raises(ArtifactMismatch, match=r"heads\.safetensors does not fit this LLM and exit_heads\.layers"):
+    with pytest.raises(ArtifactMismatch, match=r"heads\.safetensors does not fit this LLM, exit_heads\.layers"):
         ExitHeads(tiny_llama(**changes), layers, ANSWERS).load(tmp_path)
 
 

@@ -53,7 +53,7 @@ def test_any_layout_and_exit_pattern_equals_the_reference(model, groups, criteri
     seen = torch.tensor([discrepancy for pair in views for _, discrepancy, _ in pair[:-1]] or [0.0])
     policy = replace(policy, threshold=seen.quantile(exit_share).item())
 
-    results = flat(Scorer(model, heads, policy, ANSWERS, max_tokens_in_flight=max_tokens).score(groups).scores)
+    results = flat(Scorer(model, heads, policy, max_tokens_in_flight=max_tokens).score(groups).scores)
 
     assert len(results) == len(prompts)
     for pair, result in zip(views, results, strict=True):
@@ -71,7 +71,7 @@ def test_families_equal_the_reference(family, criterion):
     heads, policy = random_heads(model), ExitPolicy(criterion, window=3, threshold=0.02)
     groups = mixed_groups()
 
-    results = Scorer(model, heads, policy, ANSWERS).score(groups).scores
+    results = Scorer(model, heads, policy).score(groups).scores
 
     assert [len(pairs) for pairs in results] == [len(group.suffixes) for group in groups]
     for group, pairs in zip(groups, results, strict=True):
@@ -82,8 +82,8 @@ def test_families_equal_the_reference(family, criterion):
 
 
 def test_the_plain_padded_scorer_agrees(model, heads):
-    packed = flat(Scorer(model, heads, RATIO, ANSWERS).score(mixed_groups()).scores)
-    plain = flat(PlainScorer(model, heads, RATIO, ANSWERS, batch_size=4).score(mixed_groups()))
+    packed = flat(Scorer(model, heads, RATIO).score(mixed_groups()).scores)
+    plain = flat(PlainScorer(model, heads, RATIO, batch_size=4).score(mixed_groups()))
 
     assert [pair.exit_layer for pair in packed] == [pair.exit_layer for pair in plain]
     assert [pair.score for pair in packed] == pytest.approx([pair.score for pair in plain], abs=1e-4)
@@ -92,7 +92,7 @@ def test_the_plain_padded_scorer_agrees(model, heads):
 
 def test_the_order_of_groups_changes_no_score(model, heads):
     groups, order = mixed_groups(), [3, 0, 4, 2, 1]
-    scorer = Scorer(model, heads, RATIO, ANSWERS, max_tokens_in_flight=400)
+    scorer = Scorer(model, heads, RATIO, max_tokens_in_flight=400)
 
     straight = scorer.score(groups).scores
     shuffled = scorer.score([groups[index] for index in order]).scores
@@ -102,14 +102,14 @@ def test_the_order_of_groups_changes_no_score(model, heads):
 
 
 def test_the_same_groups_give_the_same_bits(model, heads):
-    first, second = (Scorer(model, heads, RATIO, ANSWERS).score(mixed_groups()).scores for _ in range(2))
+    first, second = (Scorer(model, heads, RATIO).score(mixed_groups()).scores for _ in range(2))
 
     assert first == second
 
 
 def test_a_thousand_candidates_run_in_several_parts(model, heads):
     group = random_group(60, [1 + index % 9 for index in range(1000)], seed=5)
-    scorer = Scorer(model, heads, RATIO, ANSWERS, max_tokens_in_flight=2000)
+    scorer = Scorer(model, heads, RATIO, max_tokens_in_flight=2000)
 
     scored = scorer.score([group])
 
@@ -136,7 +136,7 @@ def test_a_thousand_candidates_run_in_several_parts(model, heads):
     ],
 )
 def test_odd_groups_equal_the_reference(model, heads, group):
-    [pairs] = Scorer(model, heads, RATIO, ANSWERS).score([group]).scores
+    [pairs] = Scorer(model, heads, RATIO).score([group]).scores
 
     for suffix, pair in zip(group.suffixes, pairs, strict=True):
         expected = score_pair(model, heads, RATIO, ANSWERS, [*group.prefix, *suffix])
@@ -146,7 +146,7 @@ def test_odd_groups_equal_the_reference(model, heads, group):
 
 @pytest.mark.parametrize("groups", [[], [UserGroup([1, 2], [])], [UserGroup([], [])]])
 def test_nothing_to_score(model, heads, groups):
-    scorer = Scorer(model, heads, RATIO, ANSWERS)
+    scorer = Scorer(model, heads, RATIO)
 
     scored = scorer.score(groups)
 
@@ -157,7 +157,7 @@ def test_nothing_to_score(model, heads, groups):
 
 class TestRefusedBeforeAnyCompute:
     def refused(self, model, heads, group, *, max_tokens: int = 16384) -> str:
-        scorer = Scorer(model, heads, RATIO, ANSWERS, max_tokens_in_flight=max_tokens)
+        scorer = Scorer(model, heads, RATIO, max_tokens_in_flight=max_tokens)
         hook = model.model.embed_tokens.register_forward_pre_hook(lambda *_: pytest.fail("computed"))
         try:
             with pytest.raises(ModelError) as raised:
@@ -184,12 +184,12 @@ def test_a_sliding_window_limits_the_context():
     model = tiny_model(MistralConfig(**SHAPE, num_key_value_heads=2, sliding_window=64))
 
     with pytest.raises(ModelError, match="context is 64"):
-        Scorer(model, random_heads(model), RATIO, ANSWERS).score([random_group(60, [5], 0)])
+        Scorer(model, random_heads(model), RATIO).score([random_group(60, [5], 0)])
 
 
 def test_out_of_gpu_memory_halves_the_steps_once_and_loses_nothing(model, heads, monkeypatch, caplog):
     groups = [random_group(40, [3] * 20, seed) for seed in range(6)]
-    scorer = Scorer(model, heads, RATIO, ANSWERS, max_tokens_in_flight=600)
+    scorer = Scorer(model, heads, RATIO, max_tokens_in_flight=600)
     expected = flat(scorer.score(groups).scores)
     advance, limit = scorer._decoder.advance, 150
 
@@ -215,7 +215,7 @@ def test_out_of_gpu_memory_halves_the_steps_once_and_loses_nothing(model, heads,
 
 
 def test_figures_of_a_call(model, heads):
-    scorer = Scorer(model, heads, ExitPolicy("ratio", 3, 1e9), ANSWERS)
+    scorer = Scorer(model, heads, ExitPolicy("ratio", 3, 1e9))
 
     figures = scorer.score(mixed_groups()).figures
 
@@ -227,21 +227,21 @@ def test_figures_of_a_call(model, heads):
 
 def test_deterministic_bits_do_not_depend_on_what_else_is_scored(model, heads):
     groups = mixed_groups()
-    scorer = Scorer(model, heads, RATIO, ANSWERS, deterministic=True)
+    scorer = Scorer(model, heads, RATIO, deterministic=True)
 
     together = scorer.score(groups).scores
 
     assert together == [pairs for group in groups for pairs in scorer.score([group]).scores]
-    expected = flat(Scorer(model, heads, RATIO, ANSWERS).score(groups).scores)
+    expected = flat(Scorer(model, heads, RATIO).score(groups).scores)
     assert [pair.score for pair in flat(together)] == pytest.approx([pair.score for pair in expected], abs=1e-5)
 
 
 def test_compiled_layers_give_the_same_scores(model, heads):
     groups = mixed_groups()
-    compiled = Scorer(model, heads, RATIO, ANSWERS, compile_layers=True)
+    compiled = Scorer(model, heads, RATIO, compile_layers=True)
 
     results = flat(compiled.score(groups).scores)
 
-    expected = flat(Scorer(model, heads, RATIO, ANSWERS).score(groups).scores)
+    expected = flat(Scorer(model, heads, RATIO).score(groups).scores)
     assert [pair.exit_layer for pair in results] == [pair.exit_layer for pair in expected]
     assert [pair.score for pair in results] == pytest.approx([pair.score for pair in expected], abs=1e-5)

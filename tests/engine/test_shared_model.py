@@ -10,7 +10,7 @@ from torch import Tensor
 from optirag_core.engine.groups import UserGroup
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.engine.scorer import Scorer
-from tests.engine.models import ANSWERS, CONFIGS, random_group, random_heads, tiny_model
+from tests.engine.models import CONFIGS, random_group, random_heads, tiny_model
 
 RATIO = ExitPolicy("ratio", window=3, threshold=0.05)
 TIMEOUT_S = 60
@@ -35,7 +35,7 @@ def test_a_plain_forward_gives_the_same_bits_before_between_and_after_steps(fami
     model.set_attn_implementation(attention)
     expected = plain_states(model)
 
-    scorer = Scorer(model, random_heads(model), RATIO, ANSWERS)
+    scorer = Scorer(model, random_heads(model), RATIO)
     assert torch.equal(plain_states(model), expected)
     scorer.add(groups(0))
     while not scorer.is_finished:
@@ -45,7 +45,7 @@ def test_a_plain_forward_gives_the_same_bits_before_between_and_after_steps(fami
 
 
 def test_two_threads_with_a_scorer_each_on_one_model_score_as_alone(model, heads):
-    first, second = (Scorer(model, heads, RATIO, ANSWERS) for _ in range(2))
+    first, second = (Scorer(model, heads, RATIO) for _ in range(2))
     expected = [scorer.score(groups(seed)).scores for scorer, seed in ((first, 0), (second, 10))]
     first_runs, second_runs, first_is_done = Event(), Event(), Event()
     embed = first._decoder.embed, second._decoder.embed

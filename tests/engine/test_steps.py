@@ -6,14 +6,14 @@ from optirag_core.engine.groups import PairScore, UserGroup
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.engine.scorer import Scorer
 from optirag_core.errors import ModelError, OptiragError
-from tests.engine.models import ANSWERS, random_group
+from tests.engine.models import random_group
 
 RATIO = ExitPolicy("ratio", window=3, threshold=0.05)
 GROUPS = [random_group(20 + 7 * number, [1 + index % 4 for index in range(number)], number) for number in range(12)]
 
 
 def scorer(model, heads, *, max_tokens: int = 400, policy: ExitPolicy = RATIO, deterministic: bool = False) -> Scorer:
-    return Scorer(model, heads, policy, ANSWERS, max_tokens_in_flight=max_tokens, deterministic=deterministic)
+    return Scorer(model, heads, policy, max_tokens_in_flight=max_tokens, deterministic=deterministic)
 
 
 def scores_of(online: Scorer, arrivals: list[list[UserGroup]]) -> list[list[PairScore]]:

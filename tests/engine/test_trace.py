@@ -19,7 +19,7 @@ POLICY = ExitPolicy("ratio", window=3, threshold=0.0)
 
 
 def scorer(model, heads, policy: ExitPolicy) -> Scorer:
-    return Scorer(model, heads, policy, ANSWERS, max_tokens_in_flight=MAX_TOKENS)
+    return Scorer(model, heads, policy, max_tokens_in_flight=MAX_TOKENS)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_a_prefix_frozen_at_the_top_changes_nothing_and_one_frozen_low_does(mode
 def test_fewer_exit_layers_can_be_replayed(model, heads, trace):
     policy = replace(POLICY, threshold=threshold_between(trace, POLICY, 0.5))
     fewer = random_heads(model, EXIT_LAYERS[1:])
-    for layer in EXIT_LAYERS[1:]:
+    for layer in (*EXIT_LAYERS[1:], model.config.num_hidden_layers):
         fewer[layer].load_state_dict(heads[layer].state_dict())
 
     expected = scorer(model, fewer, policy).score(GROUPS).scores

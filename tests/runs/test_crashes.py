@@ -42,6 +42,7 @@ def test_a_driver_may_die_at_any_step_on_a_local_disk(tmp_path, reliability):
 
 
 @pytest.mark.s3
+@pytest.mark.thorough
 def test_a_driver_may_die_at_any_step_on_s3(s3_bucket, reliability):
     counts = crashes(s3_bucket, "--reads", "100", "--races", "7")
 

@@ -1,3 +1,5 @@
+"""Heads are trained on hidden states by hand-made answers: losses, rates, starts, and what is kept."""
+
 import math
 
 import pytest
@@ -6,13 +8,15 @@ import torch
 from optirag_core.config import ExitHeadsSettings
 from optirag_core.engine.heads import ExitHeads
 from optirag_core.errors import DataError
-from optirag_core.training.exit_heads import exit_features, head_losses, train_exit_heads
+from optirag_core.training.exit_heads import HeadSamples, head_logit, head_losses, train_exit_heads
 from tests.conftest import tiny_llama
-from tests.reference import full_softmax, hidden_states
+from tests.reference import full_softmax
 
-from .conftest import ANSWERS, NO, YES, prompts_of, random_samples, sample
+from .conftest import ANSWERS, NO, YES
 
 LAYERS = (1, 2, 3)
+FINAL = 4
+WIDTH, FEATURES = 32, 3
 SETTINGS = ExitHeadsSettings(layers=(2, 3), learning_rate=0.01, decay=0.5, epochs=20, batch_size=16)
 
 
@@ -21,73 +25,62 @@ def model():
     return tiny_llama()
 
 
-def features_of(model, samples, layers=LAYERS):
-    return exit_features(model, samples, layers, batch_tokens=60)
+def random_answers(number, *, seed=0, evidence=False):
+    generator = torch.Generator().manual_seed(seed)
+    states = {layer: torch.randn(number, WIDTH, generator=generator) for layer in (*LAYERS, FINAL)}
+    known = torch.randn(number, FEATURES, generator=generator) if evidence else None
+    return HeadSamples(states, known, torch.randint(0, 2, (number,), generator=generator).float())
+
+
+def with_evidence(model, weights=(1.0, 0.0, 0.0), bias=0.0):
+    heads = ExitHeads(model, LAYERS, ANSWERS, FEATURES)
+    heads.start_from_evidence(torch.tensor(weights), bias)
+    return heads
+
+
+def answers_of(logits, *, seed=0):
+    """Labels drawn with p = sigmoid(logits)."""
+    return torch.bernoulli(logits.sigmoid(), generator=torch.Generator().manual_seed(seed))
 
 
 def values(module):
     return {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
 
-def test_features_are_the_hidden_states_of_every_prompt(model):
-    """Their order is free, the labels share it: each prompt's states are found once, with its label."""
-    samples = random_samples(20)
-    features, labels = features_of(model, samples)
-    answers = [label for each in samples for label in each.labels]
-    assert {layer: states.shape for layer, states in features.items()} == dict.fromkeys(LAYERS, (len(answers), 32))
-    found = []
-    for prompt, label in zip(prompts_of(samples), answers, strict=True):
-        expected = hidden_states(model, prompt)
-        distances = {layer: (features[layer] - expected[layer]).abs().amax(dim=1) for layer in LAYERS}
-        row = int(distances[1].argmin())
-        assert all(distances[layer][row] < 1e-4 for layer in LAYERS)
-        assert labels[row] == label
-        found.append(row)
-    assert sorted(found) == list(range(len(answers)))
-
-
-def test_features_are_fp32_whatever_the_lm():
-    features, _ = features_of(tiny_llama().bfloat16(), random_samples(3))
-    assert {states.dtype for states in features.values()} == {torch.float32}
+def losses_of(heads, samples, layers=LAYERS):
+    return [loss.item() for loss in head_losses(heads, samples, layers)]
 
 
 def test_the_losses_are_those_of_the_answer_among_the_two_words(model):
-    samples = random_samples(5)
-    features, labels = features_of(model, samples)
-    heads = ExitHeads(model, LAYERS, ANSWERS)
-    for layer, loss in zip(LAYERS, head_losses(heads, features, labels), strict=True):
+    samples, heads = random_answers(5), ExitHeads(model, LAYERS, ANSWERS)
+
+    for layer, loss in zip(LAYERS, head_losses(heads, samples, LAYERS), strict=True):
         expected = 0.0
-        for hidden, label in zip(features[layer], labels, strict=True):
+        for hidden, label in zip(samples.states[layer], samples.labels, strict=True):
             p = full_softmax(model, heads[layer], ANSWERS, hidden).detach()
-            expected -= math.log(p[YES if label else NO] / (p[YES] + p[NO])) / len(labels)
+            expected -= math.log(p[YES if label else NO] / (p[YES] + p[NO])) / len(samples)
         assert loss.item() == pytest.approx(expected, abs=1e-4)
 
 
 def test_training_lowers_the_loss_of_every_head_and_leaves_the_lm_alone(model):
-    samples = random_samples(60, seed=1)
     before = values(model)
-    features, labels = features_of(model, samples)
-    heads = ExitHeads(model, LAYERS, ANSWERS)
-    untrained = [loss.item() for loss in head_losses(heads, features, labels)]
-    epochs = []
+    samples, heads, epochs = random_answers(60, seed=1), ExitHeads(model, LAYERS, ANSWERS), []
+    untrained = losses_of(heads, samples)
 
-    train_exit_heads(heads, features, labels, SETTINGS, seed=0, on_epoch=lambda *epoch: epochs.append(epoch))
+    train_exit_heads(heads, samples, SETTINGS, seed=0, on_epoch=lambda *epoch: epochs.append(epoch))
 
-    trained = [loss.item() for loss in head_losses(heads, features, labels)]
-    assert all(after < 0.9 * start for after, start in zip(trained, untrained, strict=True))
+    assert all(after < 0.9 * start for after, start in zip(losses_of(heads, samples), untrained, strict=True))
     assert [epoch for epoch, _ in epochs] == list(range(1, SETTINGS.epochs + 1))
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert not any(parameter.requires_grad for parameter in heads.parameters())
-    assert not heads.training
 
 
 def test_learning_rates_fall_with_depth(model):
     """lambda_0 = 0.01, beta = 0.5: 0.01, 0.01 e^-0.5 = 0.0060653, 0.01 e^-1 = 0.0036788; Adam's first step is these."""
-    features, labels = features_of(model, random_samples(30))
     heads = ExitHeads(model, LAYERS, ANSWERS)
     before = values(heads)
     settings = SETTINGS.model_copy(update={"epochs": 1, "batch_size": 1_000})
-    train_exit_heads(heads, features, labels, settings, seed=0)
+    train_exit_heads(heads, random_answers(100), settings, seed=0)
     after = values(heads)
     for layer, rate in zip(LAYERS, (0.01, 0.0060653, 0.0036788), strict=True):
         name = f"heads.{layer}.weight"
@@ -96,21 +89,19 @@ def test_learning_rates_fall_with_depth(model):
 
 def test_heads_learn_alone(model):
     """A head ends the same whether or not the others are trained beside it; only its rate counts its depth."""
-    features, labels = features_of(model, random_samples(30))
+    samples = random_answers(30)
     settings = SETTINGS.model_copy(update={"decay": 0.0})
     together, alone = ExitHeads(model, LAYERS, ANSWERS), ExitHeads(model, (3,), ANSWERS)
-    train_exit_heads(together, features, labels, settings, seed=0)
-    train_exit_heads(alone, {3: features[3]}, labels, settings, seed=0)
+    train_exit_heads(together, samples, settings, seed=0)
+    train_exit_heads(alone, samples, settings, seed=0)
     torch.testing.assert_close(together[3].weight, alone[3].weight)
 
 
 def test_one_seed_one_result(model):
-    features, labels = features_of(model, random_samples(30))
-
     def trained(seed):
         heads = ExitHeads(model, LAYERS, ANSWERS)
         torch.seed()  # what else drew random numbers must not count
-        train_exit_heads(heads, features, labels, SETTINGS, seed=seed)
+        train_exit_heads(heads, random_answers(30), SETTINGS, seed=seed)
         return torch.cat([parameter.flatten() for parameter in heads.parameters()])
 
     assert torch.equal(trained(0), trained(0))
@@ -118,45 +109,106 @@ def test_one_seed_one_result(model):
 
 
 def test_every_head_keeps_its_best_validation_epoch(model):
-    features, labels = features_of(model, random_samples(20, seed=1))
-    validation = features_of(model, random_samples(20, seed=2))
-    heads = ExitHeads(model, LAYERS, ANSWERS)
-    epochs = []
+    samples, validation = random_answers(40, seed=1), random_answers(40, seed=2)
+    heads, epochs = ExitHeads(model, LAYERS, ANSWERS), []
 
-    def losses(*_):
-        epochs.append([loss.item() for loss in head_losses(heads, *validation)])
+    def look(*_):
+        epochs.append(losses_of(heads, validation))
 
-    losses()
-    train_exit_heads(heads, features, labels, SETTINGS, seed=0, validation=validation, on_epoch=losses)
+    look()
+    train_exit_heads(heads, samples, SETTINGS, seed=0, validation=validation, on_epoch=look)
     best = [min(column) for column in zip(*epochs, strict=True)]
-    assert [loss.item() for loss in head_losses(heads, *validation)] == pytest.approx(best, abs=1e-6)
+    assert losses_of(heads, validation) == pytest.approx(best, abs=1e-6)
     assert best != pytest.approx(epochs[-1], abs=1e-3)
 
 
 def test_the_plain_copy_stays_where_training_only_harms(model):
     """Trained on the opposite of what the copy says, and validated on what it says."""
-    features, _ = features_of(model, random_samples(30), layers=(2,))
-    heads = ExitHeads(model, (2,), ANSWERS)
+    samples, heads = random_answers(30), ExitHeads(model, (2,), ANSWERS)
     before = values(heads)
-    logits = heads[2](features[2])
-    labels = (logits[:, 0] > logits[:, 1]).float()
-    train_exit_heads(heads, features, 1 - labels, SETTINGS, seed=0, validation=(features, labels))
+    says = (head_logit(heads, 2, samples) > 0).float()
+    opposite, same = (HeadSamples(samples.states, None, labels) for labels in (1 - says, says))
+    train_exit_heads(heads, opposite, SETTINGS, seed=0, validation=same)
     assert all(torch.equal(tensor, before[name]) for name, tensor in values(heads).items())
 
 
-def test_no_samples_are_no_features_and_an_error_to_train_on(model):
-    features, labels = features_of(model, [])
-    assert {states.shape for states in features.values()} == {(0, 32)}
+def test_without_evidence_the_lms_own_head_stays_as_it_is(model):
     heads = ExitHeads(model, LAYERS, ANSWERS)
+    before = values(heads[FINAL])
+
+    train_exit_heads(heads, random_answers(30), SETTINGS, seed=0)
+
+    assert all(torch.equal(tensor, before[name]) for name, tensor in values(heads[FINAL]).items())
+
+
+def test_heads_that_learn_nothing_from_the_llm_end_at_the_evidence_alone(model):
+    """Answers follow 2 c_0; hidden states are noise: on validation no head is worse than the head at depth 0."""
+    samples, validation = (random_answers(400, seed=seed, evidence=True) for seed in (1, 2))
+    samples, validation = (
+        HeadSamples(each.states, each.evidence, answers_of(2 * each.evidence[:, 0])) for each in (samples, validation)
+    )
+    heads = with_evidence(model, weights=(2.0, 0.0, 0.0))
+    settings = SETTINGS.model_copy(update={"learning_rate": 0.1})
+
+    train_exit_heads(heads, samples, settings, seed=0, validation=validation)
+
+    alone = losses_of(heads, validation, [0])[0]
+    assert all(loss <= alone + 1e-6 for loss in losses_of(heads, validation, [*LAYERS, FINAL]))
+
+
+def test_heads_start_between_their_copy_and_the_evidence(model):
+    """Answers follow half the copy's logit and three times the evidence's: the start finds both, without an epoch."""
+    raw, heads = random_answers(20_000, evidence=True), with_evidence(model)
+    copy_logit = head_logit(heads, 2, raw) - raw.evidence[:, 0]
+    labels = answers_of(0.5 * copy_logit + 3 * raw.evidence[:, 0] - 1)
+    samples = HeadSamples(raw.states, raw.evidence, labels)
+    before = heads[2].weight.clone()
+    still = SETTINGS.model_copy(update={"learning_rate": 1e-12, "epochs": 1, "batch_size": 20_000})
+
+    train_exit_heads(heads, samples, still, seed=0)
+
+    torch.testing.assert_close(heads[2].weight, 0.5 * before, rtol=0.1, atol=1e-4)
+    assert heads[2].evidence.weight.tolist() == pytest.approx([3.0, 0.0, 0.0], abs=0.15)
+    assert heads[2].evidence.bias.item() == pytest.approx(-1.0, abs=0.1)
+
+
+def test_the_head_at_depth_0_stays_and_the_lms_own_is_trained_with_evidence(model):
+    heads = with_evidence(model)
+    before = values(heads)
+
+    train_exit_heads(heads, random_answers(60, evidence=True), SETTINGS, seed=0)
+
+    after = values(heads)
+    changed = {name.split(".")[1] for name in after if not torch.equal(after[name], before[name])}
+    assert changed == {str(layer) for layer in (*LAYERS, FINAL)}
+
+
+def test_a_single_head_is_the_deepest_one_everywhere(model):
+    heads, settings = with_evidence(model), SETTINGS.model_copy(update={"single_head": True})
+
+    train_exit_heads(heads, random_answers(60, evidence=True), settings, seed=0)
+
+    deepest = values(heads[FINAL])
+    for layer in LAYERS:
+        assert all(torch.equal(tensor, deepest[name]) for name, tensor in values(heads[layer]).items())
+    paper = ExitHeads(model, LAYERS, ANSWERS)
+    copies = values(paper)
+    train_exit_heads(paper, random_answers(60), settings, seed=0)
+    assert all(torch.equal(tensor, copies[name]) for name, tensor in values(paper).items())
+
+
+def test_answers_of_one_kind_do_not_stop_the_training(model):
+    samples = random_answers(20, evidence=True)
+    liked = HeadSamples(samples.states, samples.evidence, torch.ones(20))
+    heads = with_evidence(model)
+
+    train_exit_heads(heads, liked, SETTINGS, seed=0)
+
+    assert all(math.isfinite(loss) for loss in losses_of(heads, liked, [0, *LAYERS, FINAL]))
+
+
+def test_too_few_answers_are_an_error(model):
     with pytest.raises(DataError, match="no training sample for the exit heads"):
-        train_exit_heads(heads, features, labels, SETTINGS, seed=0)
-    some = features_of(model, random_samples(30))
-    trained = [ExitHeads(model, LAYERS, ANSWERS) for _ in range(2)]
-    train_exit_heads(trained[0], *some, SETTINGS, seed=0, validation=(features, labels))
-    train_exit_heads(trained[1], *some, SETTINGS, seed=0)
-    assert torch.equal(trained[0][3].weight, trained[1][3].weight)
-
-
-def test_hooks_are_gone_afterwards(model):
-    features_of(model, [sample([1, 2], [[3]])])
-    assert not any(layer._forward_hooks for layer in model.model.layers)
+        train_exit_heads(ExitHeads(model, LAYERS, ANSWERS), random_answers(0), SETTINGS, seed=0)
+    with pytest.raises(DataError, match="no training sample for the exit heads"):
+        train_exit_heads(ExitHeads(model, LAYERS, ANSWERS), random_answers(1), SETTINGS, seed=0, world_size=2)
