@@ -1,5 +1,6 @@
 """A small planted world: users and items with tastes, a model that sees part of them."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -10,6 +11,7 @@ from optirag_core.data.schema import INTERACTIONS, SCORES
 from optirag_core.evaluation.labels import LabelledScores
 from optirag_core.evaluation.scored_run import ScoredRun
 from optirag_core.evaluation.summary import summarize
+from optirag_core.evaluation.worth import worth
 
 NUM_USERS, NUM_ITEMS, NUM_PER_USER = 120, 40, 12
 RUN = ScoredRun(
@@ -81,3 +83,18 @@ def world():
 def summary(world):
     known, scored = world
     return summarize(scored, known, RUN, exit_layers=(2, 4), num_layers=6, seed=0)
+
+
+@pytest.fixture(scope="session")
+def summary_with_worth(world, summary):
+    """The LLM adds something to weak evidence, and the exits something to the last head's noise."""
+    _, scored = world
+    noise = np.random.default_rng(2).random((4, len(scored.labels)))
+    weights = {0: 0.75, 2: 0.6, 4: 0.5, 6: 0.35}
+    by_layer = {
+        layer: (1.0 - share) * scored.scores + share * row
+        for row, (layer, share) in zip(noise, weights.items(), strict=True)
+    }
+    llm = 0.3 * scored.scores + 0.7 * noise[3]
+    measured = worth(scored.labels, scored.users, llm=llm, by_layer=by_layer, run=scored.scores, seed=0)
+    return replace(summary, worth=measured)

@@ -7,6 +7,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from optirag_core.engine.policy import ExitPolicy
+from optirag_core.evaluation.bootstrap import Difference
 from optirag_core.evaluation.predictors import PREDICTORS
 from optirag_core.evaluation.report import ReportContext, console_table, write_report
 from optirag_core.evaluation.summary import summarize
@@ -24,6 +26,8 @@ CONTEXT = ReportContext(
     warnings=["17 of 1,000 lines are malformed"],
     history_lengths=LENGTHS,
     provenance={"dataset": "ab" * 32, "seed": 0},
+    exit_policy=ExitPolicy("none", window=3, threshold=0.01),
+    calibration=None,
 )
 
 
@@ -73,8 +77,12 @@ def render(tmp_path):
 def losing(summary):
     """The summary with a user mean that beats the model, and a tie with the item mean."""
     auc, floors = summary.model.auc, summary.floors
-    changed = {"user mean": auc + 0.0125, "item mean": auc}
-    return replace(summary, floors=floors | {name: replace(floors[name], auc=auc) for name, auc in changed.items()})
+    changed = {"user mean": Difference(-0.0125, -0.03, 0.005), "item mean": Difference(0.0, -0.01, 0.01)}
+    return replace(
+        summary,
+        floors=floors | {name: replace(floors[name], auc=auc - each.value) for name, each in changed.items()},
+        over_floors=summary.over_floors | changed,
+    )
 
 
 def test_holds_every_part(render, summary):
@@ -154,8 +162,9 @@ def test_names_the_floors_that_win(render, summary, losing):
     assert "above every floor" in won
     assert "beats the model" not in won
     assert "does not beat 2 of 4 floors: user mean, item mean." in lost
-    assert "within the model's 95 % interval" in lost
-    assert "beats the model by 0.0125 AUC" in lost
+    paired = "the best floor's (user mean) is -0.0125 (95 %: -0.0300 to +0.0050): nothing that can be told from noise."
+    assert paired in lost
+    assert "beats the model by 0.0125 AUC (-0.0050 to +0.0300)" in lost
     assert "AUC equal to the model" in lost
 
 
