@@ -8,7 +8,7 @@ from optirag_core.engine.policy import ExitPolicy
 from optirag_core.evaluation import sentences
 from optirag_core.evaluation.html_page import html_page, number
 from optirag_core.evaluation.plots import draw_plots, draw_worth
-from optirag_core.evaluation.sentences import interval, signed, standing
+from optirag_core.evaluation.sentences import paired, standing
 from optirag_core.evaluation.summary import Summary
 from optirag_core.evaluation.worth import Worth
 from optirag_core.training.certificate import Calibration
@@ -70,9 +70,12 @@ def console_table(summary: Summary) -> str:
 def _worth_rows(worth: Worth | None) -> list[tuple[str, str]]:
     if worth is None:
         return []
-    rows = [("LLM alone", number(worth.llm.auc))]
-    if worth.evidence is not None:
-        rows.insert(0, ("evidence alone", number(worth.evidence.auc)))
-    if worth.over_evidence is not None and (added := worth.over_evidence.auc) is not None:
-        rows.append(("LLM adds", f"{signed(added)} ({interval(added)}){': noise' if added.is_noise else ''}"))
-    return rows
+    if worth.both is None:
+        return [("LLM alone", number(worth.llm.auc))]
+    added = worth.over_evidence.auc
+    return [
+        ("evidence alone", number(worth.evidence.auc)),
+        ("LLM alone", number(worth.llm.auc)),
+        ("both", number(worth.both.auc)),
+        ("LLM adds", "n/a" if added is None else paired(added) + (", noise" if added.is_noise else "")),
+    ]

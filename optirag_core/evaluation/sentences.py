@@ -27,13 +27,18 @@ class Standing:
     text: str  # the difference in words
 
 
-def signed(difference: Difference) -> str:
-    """The value with its sign."""
-    return f"{difference.value:+.4f}"
+def signed(value: float) -> str:
+    """Four decimals, with the sign; no minus before nothing."""
+    return f"{round(value, 4) + 0.0:+.4f}"
 
 
 def interval(difference: Difference) -> str:
-    return f"95 %: {difference.low:+.4f} to {difference.high:+.4f}"
+    return f"{signed(difference.low)} to {signed(difference.high)}"
+
+
+def paired(difference: Difference) -> str:
+    """A difference with its interval."""
+    return f"{signed(difference.value)} (95 %: {interval(difference)})"
 
 
 def verdict(summary: Summary) -> Verdict:
@@ -47,7 +52,7 @@ def verdict(summary: Summary) -> Verdict:
         text = f"The model does not beat {len(not_beaten)} of {len(floors)} floors: {', '.join(not_beaten)}."
     else:
         text = "The model's AUC is above every floor."
-    text += f" Its AUC less the best floor's ({best}) is {signed(over_best)} ({interval(over_best)})"
+    text += f" From the best floor, {best}, its AUC differs by {paired(over_best)}"
     text += f": {NOISE}." if over_best.is_noise else "."
     return Verdict(not not_beaten and not over_best.is_noise, text)
 
@@ -61,10 +66,10 @@ def standing(over_floor: Difference | None) -> Standing:
         return Standing(beats=False, text="")
     value, low, high = over_floor
     if value < 0.0:
-        return Standing(beats=True, text=f"beats the model by {-value:.4f} AUC ({-high:+.4f} to {-low:+.4f})")
+        return Standing(beats=True, text=f"beats the model by {-value:.4f} AUC ({-high:.4f} to {-low:.4f})")
     if value == 0.0:
         return Standing(beats=False, text="AUC equal to the model")
-    return Standing(beats=False, text=f"AUC {value:.4f} below the model ({low:+.4f} to {high:+.4f})")
+    return Standing(beats=False, text=f"AUC {value:.4f} below the model ({low:.4f} to {high:.4f})")
 
 
 def worth_sentences(worth: Worth) -> list[str]:
@@ -77,26 +82,22 @@ def worth_sentences(worth: Worth) -> list[str]:
     ]
 
 
-def exits_sentence(exits: Gain) -> str:
-    """What stopping early changed in the run's scores."""
-    changes = [f"log loss by {signed(exits.log_loss)} nats ({interval(exits.log_loss)})"]
-    if exits.auc is not None:
-        changes.insert(0, f"AUC by {signed(exits.auc)} ({interval(exits.auc)})")
-    return f"On the scored pairs, against full depth, stopping early changed {' and '.join(changes)}."
-
-
-def policy_sentence(policy: ExitPolicy, calibration: Calibration | None) -> str:
-    """What decided where the run's pairs stop, and by what right.
+def policy_sentences(policy: ExitPolicy, calibration: Calibration | None, exits: Gain | None) -> list[str]:
+    """What decided where the run's pairs stop, by what right, and what it changed.
 
     Args:
         policy: the run's.
         calibration: where it comes from; None for a policy that was named by hand.
+        exits: the run's scores less those of full depth, where they were measured.
     """
-    if calibration is not None:
-        return f"Calibrated: {calibration.statement}."
     if policy.criterion == "none" and policy.evidence_confidence is None:
-        return "Full depth: every pair went through all layers."
-    return "Uncertified: the policy was named by hand, and nothing bounds what it costs."
+        chosen = f" {calibration.statement.capitalize()}." if calibration else ""
+        return [f"Every pair went through all layers.{chosen}"]
+    if calibration is None:
+        right = "Uncertified: the policy was named by hand, and nothing bounds what it costs."
+    else:
+        right = f"Certified: {calibration.statement}."
+    return [right, *([_changed(exits)] if exits else [])]
 
 
 def policy_words(policy: ExitPolicy) -> str:
@@ -115,12 +116,17 @@ def policy_words(policy: ExitPolicy) -> str:
     return ", ".join(words) or "none: full depth"
 
 
+def _changed(exits: Gain) -> str:
+    changes = [] if exits.auc is None else [f"AUC by {paired(exits.auc)}"]
+    changes.append(f"log loss by {paired(exits.log_loss)} nats")
+    return f"On the scored pairs, stopping early changed {' and '.join(changes)}, against full depth."
+
+
 def _adds(part: str, other: str, gain: Gain) -> str:
-    """`both` less the other part."""
-    losses = f"log loss {signed(gain.log_loss)} nats ({interval(gain.log_loss)})"
-    if gain.auc is None:
-        return f"{part} beside {other}: {losses}."
-    figures = f"AUC {signed(gain.auc)} ({interval(gain.auc)}), {losses}"
-    if gain.auc.is_noise:
-        return f"{part} adds {NOISE} to {other}'s ranking: {figures}."
-    return f"{part} {'adds to' if gain.auc.value > 0.0 else 'takes from'} {other}'s ranking: {figures}."
+    """What `both` has over the other part alone; log loss where there is no ranking."""
+    name, difference, better = "log loss", gain.log_loss, gain.log_loss.value < 0.0
+    if gain.auc is not None:
+        name, difference, better = "AUC", gain.auc, gain.auc.value > 0.0
+    if difference.is_noise:
+        return f"{part} adds {NOISE} to {other}: {name} {paired(difference)}."
+    return f"{part} {'adds to' if better else 'takes from'} {other}: {name} {paired(difference)}."

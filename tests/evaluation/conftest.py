@@ -8,10 +8,12 @@ import pyarrow as pa
 import pytest
 
 from optirag_core.data.schema import INTERACTIONS, SCORES
+from optirag_core.engine.policy import ExitPolicy
 from optirag_core.evaluation.labels import LabelledScores
 from optirag_core.evaluation.scored_run import ScoredRun
 from optirag_core.evaluation.summary import summarize
 from optirag_core.evaluation.worth import worth
+from optirag_core.training.certificate import Calibration, Candidate
 
 NUM_USERS, NUM_ITEMS, NUM_PER_USER = 120, 40, 12
 RUN = ScoredRun(
@@ -98,3 +100,26 @@ def summary_with_worth(world, summary):
     llm = 0.3 * scored.scores + 0.7 * noise[3]
     measured = worth(scored.labels, scored.users, llm=llm, by_layer=by_layer, run=scored.scores, seed=0)
     return replace(summary, worth=measured)
+
+
+@pytest.fixture(scope="session")
+def calibration():
+    """Full depth, two policies that passed, one that did not, and one that was not tested."""
+    figures = [  # threshold, FLOPs share, mean exit layer, excess loss, p-value, accepted
+        (0.0, 1.0, 6.0, 0.0, None, True),
+        (0.01, 0.7, 4.2, 0.0002, 0.001, True),
+        (0.02, 0.45, 2.7, 0.0009, 0.04, True),
+        (0.05, 0.3, 2.2, 0.0031, 0.62, False),
+        (0.1, 0.2, 1.5, 0.0102, None, False),
+    ]
+    candidates = [
+        Candidate(
+            ExitPolicy("ratio" if threshold else "none", 3, threshold, evidence_confidence=0.97 if threshold else None),
+            (2, 4), share, depth, excess, -0.2 * excess, p_value, accepted,
+        )
+        for threshold, share, depth, excess, p_value, accepted in figures
+    ]  # fmt: skip
+    return Calibration(
+        epsilon=0.002, delta=0.1, num_users=1250, num_pairs=3100, chosen=2, upper_bound=0.0018, data="cd" * 32,
+        candidates=tuple(candidates),
+    )  # fmt: skip

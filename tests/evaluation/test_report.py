@@ -162,9 +162,11 @@ def test_names_the_floors_that_win(render, summary, losing):
     assert "above every floor" in won
     assert "beats the model" not in won
     assert "does not beat 2 of 4 floors: user mean, item mean." in lost
-    paired = "the best floor's (user mean) is -0.0125 (95 %: -0.0300 to +0.0050): nothing that can be told from noise."
+    paired = (
+        "From the best floor, user mean, its AUC differs by -0.0125 (95 %: -0.0300 to +0.0050): nothing that can be"
+    )
     assert paired in lost
-    assert "beats the model by 0.0125 AUC (-0.0050 to +0.0300)" in lost
+    assert "beats the model by 0.0125 AUC (-0.0050 to 0.0300)" in lost
     assert "AUC equal to the model" in lost
 
 
