@@ -227,6 +227,11 @@ class ExitHeadsSettings(Section):
     epochs: Count = 20
     batch_size: Count = 256
     single_head: bool = Field(False, description="the head of the last layer at every exit layer, for comparison")
+    loss: Literal["answers", "vocabulary"] = Field(
+        "answers",
+        description="cross-entropy of the answer among the two answer words, which is what scoring reads; or among all "
+        "tokens (section 5.2)",
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

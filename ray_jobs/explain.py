@@ -60,19 +60,21 @@ def _print_similar_users(assembled: Assembled) -> None:
 
 def _print_heads(views: Sequence[HeadView], policy: ExitPolicySettings) -> None:
     print(f"\nExit heads: criterion {policy.criterion}, window {policy.window}, threshold {policy.threshold}")
-    print("layer   p(yes)  |D - mean|  stable  values of layers l-m..l")
+    print("layer   p(yes)   statistic  stable  values of layers l-m..l")
     for view in views:
         stable = "yes" if view.exits else "no"
         values = "  ".join(f"{value:.4f}" for value in view.values)
-        print(f"{view.layer:>5}  {view.score:>7.4f}  {view.discrepancy:>10.5f}  {stable:>6}  {values}")
+        print(f"{view.layer:>5}  {view.score:>7.4f}  {view.statistic:>10.5f}  {stable:>6}  {values}")
 
 
 def _where(result: PairScore, views: Sequence[HeadView]) -> str:
     layer = result.exit_layer
     if result.forced:
         return f"the head at layer {layer}: fewer candidates than exit_policy.group_stop were left"
+    if layer == 0:
+        return "what is known of the pair without the LLM: sure enough for exit_policy.evidence_confidence"
     if any(view.layer == layer for view in views):
-        return f"the head at layer {layer}, the first whose discrepancy is under the threshold"
+        return f"the head at layer {layer}, the first that was stable"
     return f"the LLM's own head at layer {layer}: no exit head was stable"
 
 

@@ -13,14 +13,14 @@ from optirag_core.inference.opening import open_artifacts
 from optirag_core.inference.parts import untrained_heads
 from optirag_core.recipes import exit_heads_recipe
 from optirag_core.training.exit_features import read_features
-from optirag_core.training.exit_heads import HeadSamples, head_losses
+from optirag_core.training.exit_heads import HeadSamples, Vocabulary, head_losses
 from optirag_core.training.exit_heads import train_exit_heads as train
 from ray_jobs.command import run_job
 from ray_jobs.session import ray_session
 from ray_jobs.train_loop import fit, results, start_worker
 
 log = logging.getLogger(__name__)
-PARENTS = ("dataset", "evidence", "retriever", "index", "llm", "exit_features")
+PARENTS = ("dataset", "retriever", "index", "llm", "exit_features")
 
 
 def train_exit_heads(settings: Settings) -> Artifact:
@@ -46,9 +46,12 @@ def _loop(config: dict[str, Any]) -> None:
     samples, validation = (HeadSamples.of(read_features(folder, "heads", split)) for split in ("tune", "validation"))
     layers = [*heads.layers, heads.num_layers]
     untrained = [loss.item() for loss in head_losses(heads, validation, layers)]
+    whole = settings.exit_heads.loss == "vocabulary"
+    vocabulary = Vocabulary(model.lm_head.weight, load_answer_ids(artifacts["llm"].path)) if whole else None
     train(
         heads, samples, settings.exit_heads,
-        seed=settings.seed, validation=validation, rank=worker.rank, world_size=worker.world_size,
+        seed=settings.seed, vocabulary=vocabulary, validation=validation,
+        rank=worker.rank, world_size=worker.world_size,
         on_epoch=lambda epoch, loss: worker.progress(epoch, settings.exit_heads.epochs, loss=loss),
     )  # fmt: skip
     metrics = {

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from optirag_core.engine.cost import Cost, ModelShape
 from optirag_core.engine.criterion import should_exit, window_values
 from optirag_core.engine.groups import PairScore, UserGroup
 from optirag_core.engine.heads import AnswerHead, EvidenceHead, ExitHeads, p_yes
@@ -129,3 +130,42 @@ class PlainScorer:
         for pair, score in zip(alive.tolist(), p_yes(self._heads[number](states[-1], evidence)).tolist(), strict=True):
             results[pair] = PairScore(score, number)
         return [results[pair] for pair in range(len(prompts))]
+
+
+def group_cost(
+    shape: ModelShape,
+    prefix: int,
+    suffixes: Sequence[int],
+    exit_layers: Sequence[int],
+    *,
+    frozen_prefix_after: int | None = None,
+) -> Cost:
+    """The cost of one packed group.
+
+    Args:
+        prefix: P.
+        suffixes: [n] S of each.
+        exit_layers: [n] 1-based; the number of layers for a pair that did not exit, 0 for one that was not run.
+    """
+    ran = [(tokens, layer) for tokens, layer in zip(suffixes, exit_layers, strict=True) if layer]
+    if not ran:
+        return Cost()
+    deepest = max(layer for _, layer in ran)
+    above = 0 if frozen_prefix_after is None else max(0, deepest - 1 - frozen_prefix_after)
+    whole = deepest - 1 - above  # layers that the prefix goes through
+    token_layers = prefix * whole
+    key_value_tokens = prefix * (above + 1)
+    attention = 2 * shape.query_width * prefix**2 * whole
+    for tokens, layer in ran:
+        token_layers += tokens * (layer - 1) + 1
+        key_value_tokens += tokens - 1
+        attention += 4 * shape.query_width * (tokens * (prefix + tokens / 2) * (layer - 1) + prefix + tokens)
+    linear = shape.layer_flops * token_layers + shape.key_value_flops * key_value_tokens
+    return Cost(
+        linear_flops=linear,
+        attention_flops=attention,
+        token_layers=token_layers,
+        frozen_token_layers=prefix * above,
+        prefixes=1,
+        prefix_layers=deepest,
+    )

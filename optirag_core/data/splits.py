@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 from optirag_core.config import DatasetSettings, SplitSettings
 from optirag_core.data.ordering import Sequences, num_earlier, ordered_sequences
 from optirag_core.data.schema import INTERACTIONS, REQUESTS, SPLITS
-from optirag_core.data.tune_targets import MAX_TARGETS_PER_USER, TRAIN_PER_TARGET, tune_targets
+from optirag_core.data.tune_targets import TRAIN_PER_TARGET, tune_targets
 from optirag_core.errors import ConfigError, DataError
 
 TRAIN, TUNE, VALIDATION, TEST, REMOVED = 0, 1, 2, 3, 4  # the first four in the order of SPLITS
@@ -43,8 +43,7 @@ class SplitCounts:
             return ()
         return (
             f"tune has {self.tune:,} of the {self.tune_wanted:,} targets that dataset.split.tune_share asks for: "
-            f"a user gives one for each {TRAIN_PER_TARGET} training interactions, at least 1 and at most "
-            f"{MAX_TARGETS_PER_USER}",
+            f"a user gives one for each {TRAIN_PER_TARGET} training interactions, and at least 1",
         )
 
 

@@ -4,13 +4,14 @@ Per layer and token 2 (2 d q + 2 d k + 3 d f) FLOPs for the projections of queri
 values (width k) and the MLP; with as many key heads as query heads that is 2 (4 d^2 + 3 d f). Attention: 2 q P^2 for a
 prefix, 4 q S (P + S / 2) for a suffix. In its exit layer a suffix needs keys and values, and its last token only.
 
-Shapes: n suffixes of a packed group, P prefix tokens, S suffix tokens.
+Shapes: R pairs of C packed groups, P prefix tokens, S suffix tokens.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Self
 
+import torch
+from torch import Tensor
 from transformers import PreTrainedConfig
 
 
@@ -67,37 +68,35 @@ class Cost:
         return Cost(*(mine + theirs for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True)))
 
 
-def group_cost(
-    shape: ModelShape,
-    prefix: int,
-    suffixes: Sequence[int],
-    exit_layers: Sequence[int],
-    *,
-    frozen_prefix_after: int | None = None,
-) -> Cost:
-    """The cost of one packed group.
+def packed_cost(
+    shape: ModelShape, parts: Tensor, prefix: Tensor, suffix: Tensor, exit_layers: Tensor,
+    *, frozen_prefix_after: int | None = None,
+) -> Cost:  # fmt: skip
+    """The cost of packed groups, without a loop over them.
 
     Args:
-        prefix: P.
-        suffixes: [n] S of each.
-        exit_layers: [n] 1-based; the number of layers for a pair that did not exit.
+        parts: [R] the packed group of each pair, numbered from 0.
+        prefix, suffix: [R] P of its group and S.
+        exit_layers: [R] 1-based; the number of layers for a pair that did not exit, 0 for one that was not run.
     """
-    deepest = max(exit_layers)
-    above = 0 if frozen_prefix_after is None else max(0, deepest - 1 - frozen_prefix_after)
-    whole = deepest - 1 - above  # layers that the prefix goes through
-    token_layers = prefix * whole
-    key_value_tokens = prefix * (above + 1)
-    attention = 2 * shape.query_width * prefix**2 * whole
-    for tokens, layer in zip(suffixes, exit_layers, strict=True):
-        token_layers += tokens * (layer - 1) + 1
-        key_value_tokens += tokens - 1
-        attention += 4 * shape.query_width * (tokens * (prefix + tokens / 2) * (layer - 1) + prefix + tokens)
-    linear = shape.layer_flops * token_layers + shape.key_value_flops * key_value_tokens
+    ran = exit_layers > 0
+    if not ran.any():
+        return Cost()
+    parts, prefix, suffix, layers = (column[ran] for column in (parts, prefix, suffix, exit_layers))
+    deepest = torch.zeros(int(parts.max()) + 1, dtype=torch.int64).scatter_reduce(0, parts, layers, "amax")  # [C]
+    prefix_of = torch.zeros_like(deepest).scatter_(0, parts, prefix)  # [C]
+    deepest, prefix_of = deepest[deepest > 0], prefix_of[deepest > 0]
+    frozen_after = shape.num_layers if frozen_prefix_after is None else frozen_prefix_after
+    above = (deepest - 1 - frozen_after).clamp(min=0)
+    whole = deepest - 1 - above
+    token_layers = int((prefix_of * whole).sum() + (suffix * (layers - 1) + 1).sum())
+    key_value_tokens = int((prefix_of * (above + 1)).sum() + (suffix - 1).sum())
+    over_prefix_and_own = suffix * (2 * prefix + suffix) * (layers - 1) + 2 * (prefix + suffix)  # twice, to stay whole
     return Cost(
-        linear_flops=linear,
-        attention_flops=attention,
+        linear_flops=shape.layer_flops * token_layers + shape.key_value_flops * key_value_tokens,
+        attention_flops=2 * shape.query_width * int((prefix_of**2 * whole).sum() + over_prefix_and_own.sum()),
         token_layers=token_layers,
-        frozen_token_layers=prefix * above,
-        prefixes=1,
-        prefix_layers=deepest,
+        frozen_token_layers=int((prefix_of * above).sum()),
+        prefixes=len(deepest),
+        prefix_layers=int(deepest.sum()),
     )

@@ -23,7 +23,7 @@ class PairScore:
     """The result for one candidate."""
 
     score: float  # p(yes) in [0, 1]
-    exit_layer: int  # 1-based; the number of layers when no head stopped it
+    exit_layer: int  # 1-based; the number of layers when no head stopped it, 0 when its evidence alone did
     forced: bool = False  # stopped by `exit_policy.group_stop`, not by its own stability
 
 

@@ -70,6 +70,12 @@ class GroupsInFlight:
         self._groups[number] = GroupInFlight(parts, evidence)
         self._settle(number, Verdict.GO_ON)
 
+    def left(self, number: int) -> list[PromptPart]:
+        """What is left to run of a user group, by the scores that it has."""
+        group = self._groups[number]
+        parts = (part.without(group.scores) for part in group.parts)
+        return [part for part in parts if part.candidates]
+
     def evidence(self, pairs: Sequence[Pair]) -> Tensor | None:
         """[R, F] of a row's pairs, where the heads read any."""
         rows = [self._groups[pair.user_group].evidence for pair in pairs]

@@ -6,7 +6,7 @@
 Shapes: T packed tokens, G packed groups, R pairs of the row, P prefix tokens, S suffix tokens.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, groupby
@@ -37,6 +37,12 @@ class PromptPart:
     @property
     def num_tokens(self) -> int:
         return len(self.prefix) + sum(map(len, self.suffixes))
+
+    def without(self, candidates: Collection[int]) -> "PromptPart":
+        """What is left of it, maybe no suffix."""
+        left = [index for index, candidate in enumerate(self.candidates) if candidate not in candidates]
+        suffixes, candidates = ([column[index] for index in left] for column in (self.suffixes, self.candidates))
+        return replace(self, suffixes=suffixes, candidates=candidates)
 
 
 @dataclass(frozen=True)

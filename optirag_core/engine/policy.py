@@ -6,7 +6,8 @@ default and approximate, address that: `group_stop` and `frozen_prefix_after`.
 Shapes: R pairs, m window.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -21,10 +22,17 @@ class ExitPolicy:
     criterion: Criterion
     window: int
     threshold: float
+    evidence_confidence: float | None = None
+    """At depth 0 a pair stops where the head on its evidence alone is at least this sure, max(p, 1 - p)."""
     group_stop: int | None = None
     """k_min: where fewer candidates of a user group are left, they stop with the others (forced)."""
     frozen_prefix_after: int | None = None
     """Above this layer the prefix keeps its hidden states; only its keys and values are projected from them."""
+
+    @property
+    def at_depth_0(self) -> Self:
+        """The policy of the head on the evidence alone, in the form of an exit layer's, whose window is one state."""
+        return replace(self, criterion="confidence", threshold=self.evidence_confidence)
 
 
 def stable_at(logits: Tensor, policy: ExitPolicy) -> Tensor:

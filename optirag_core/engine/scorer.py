@@ -18,19 +18,19 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from optirag_core.engine.cost import Cost, ModelShape, group_cost
+from optirag_core.engine.cost import ModelShape, packed_cost
 from optirag_core.engine.decoder import Decoder, Flight, OpenLayer
 from optirag_core.engine.figures import CallFigures, Scored
 from optirag_core.engine.groups import UserGroup, check_lengths
 from optirag_core.engine.heads import ExitHeads, evidence_of, p_yes
 from optirag_core.engine.inflight import GroupInFlight, GroupsInFlight, ScoredGroup, Verdict
-from optirag_core.engine.layout import parts_of
+from optirag_core.engine.layout import Pair, parts_of
 from optirag_core.engine.loading import context_length
 from optirag_core.engine.policy import ExitPolicy, stable_at
 from optirag_core.engine.scheduler import DepthQueues
 from optirag_core.engine.states import LastStates, window_layers
 from optirag_core.engine.trace import Trace
-from optirag_core.errors import OptiragError
+from optirag_core.errors import ConfigError, OptiragError
 
 log = logging.getLogger(__name__)
 ROW_BUCKET = 64
@@ -64,7 +64,13 @@ class Scorer:
 
         Raises:
             ModelError: the decoder is not built like Llama's.
+            ConfigError: the policy asks a head at depth 0, and there is none.
         """
+        if policy.evidence_confidence is not None and not heads.num_features:
+            raise ConfigError(
+                f"exit_policy.evidence_confidence {policy.evidence_confidence} asks the head at depth 0, and these "
+                "heads read no evidence: train heads that do, or set it to null"
+            )
         self._decoder = Decoder(
             model, window=policy.window, frozen_prefix_after=policy.frozen_prefix_after,
             bucket=ROW_BUCKET if deterministic else 1, compiled=compile_layers,
@@ -82,6 +88,7 @@ class Scorer:
         """No group is in flight: `step` has handed back all that were added."""
         return not len(self._groups)
 
+    @torch.inference_mode()
     def add(self, groups: Sequence[UserGroup]) -> list[int]:
         """Let groups in, behind those in flight.
 
@@ -97,9 +104,9 @@ class Scorer:
             self._forget()  # the halvings of the groups before
         numbers = [next(self._numbers) for _ in groups]
         for number, group, known in zip(numbers, groups, evidence, strict=True):
-            parts = parts_of(group, number, self._step_tokens)
-            self._groups.open(number, parts, known)
-            self._queues.admit(parts)
+            self._groups.open(number, parts_of(group, number, self._step_tokens), known)
+            self._stop_on_evidence(number, known)
+            self._queues.admit(self._groups.left(number))
         return numbers
 
     @torch.inference_mode()
@@ -146,14 +153,14 @@ class Scorer:
 
         Raises:
             ModelError: as `add`.
+            ConfigError: the policy's window reaches below the embeddings.
         """
-        evidence = [known for known in self._checked(groups) if known is not None]
-        states = self.states(groups, window_layers(self._heads.layers, self.policy.window, self._shape.num_layers))
-        return Trace.of_states(
-            states, self._heads, torch.cat(evidence) if evidence else None, window=self.policy.window
-        )
+        known, num_features, window = self._checked(groups), self._heads.num_features, self.policy.window
+        evidence = torch.cat([torch.zeros(0, num_features), *known]) if num_features else None  # [all pairs, F]
+        states = self.states(groups, window_layers(self._heads.layers, window, self._shape.num_layers))
+        return Trace.of_states(states, self._heads, evidence, window=window)
 
-    @torch.inference_mode()
+    @torch.no_grad()  # heads are trained on these, and tensors of inference_mode could not be
     def states(self, groups: Sequence[UserGroup], layers: Sequence[int]) -> LastStates:
         """One pass that keeps the last tokens' hidden states of every candidate; it touches no group in flight.
 
@@ -162,9 +169,14 @@ class Scorer:
 
         Raises:
             ModelError: a prompt is empty, or longer than the LLM's context or a step.
+            ConfigError: the LLM has no such layers.
         """
         check_lengths(groups, context=self._context, step_tokens=self._step_tokens)
         layers = sorted(set(layers))
+        if not layers or layers[0] < 0 or layers[-1] > self._shape.num_layers:
+            raise ConfigError(
+                f"hidden states of layers {layers} were asked for, the LLM has 1 to {self._shape.num_layers}"
+            )
         parts = [part for number, group in enumerate(groups) for part in parts_of(group, number, self._step_tokens)]
         queues = self._empty_queues()
         queues.admit(parts)
@@ -201,17 +213,24 @@ class Scorer:
 
     def _scored(self, number: int, group: GroupInFlight) -> ScoredGroup:
         scores = [group.scores[candidate] for candidate in range(group.size)]
-        costs = (
-            group_cost(
-                self._shape,
-                len(part.prefix),
-                [len(suffix) for suffix in part.suffixes],
-                [scores[candidate].exit_layer for candidate in part.candidates],
-                frozen_prefix_after=self.policy.frozen_prefix_after,
-            )
-            for part in group.parts
-        )
-        return ScoredGroup(number, scores, sum(costs, Cost()))
+        pairs = [
+            (place, len(part.prefix), len(suffix), scores[candidate].exit_layer)
+            for place, part in enumerate(group.parts)
+            for suffix, candidate in zip(part.suffixes, part.candidates, strict=True)
+        ]
+        columns = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 4).unbind(dim=1)
+        cost = packed_cost(self._shape, *columns, frozen_prefix_after=self.policy.frozen_prefix_after)
+        return ScoredGroup(number, scores, cost)
+
+    def _stop_on_evidence(self, number: int, evidence: Tensor | None) -> None:
+        """Score what the head at depth 0 stops of a user group [n, F]."""
+        if self.policy.evidence_confidence is None:
+            return
+        logits = self._heads[0](evidence)  # [n, 2]
+        pairs = [Pair(number, candidate) for candidate in range(len(logits))]
+        stable = stable_at(logits[:, None], self.policy.at_depth_0).tolist()
+        verdicts = self._groups.verdicts(pairs, stable)
+        self._groups.record(pairs, p_yes(logits).tolist(), 0, stable, verdicts)
 
     def _run_in_memory(self, flight: Flight) -> None:
         """A row; where the GPU has no memory for it, its two halves are queued instead, once until all is finished."""

@@ -11,8 +11,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from optirag_core.engine.cost import Cost, ModelShape, group_cost
-from optirag_core.engine.criterion import discrepancy, should_exit, window_values
+from optirag_core.engine.cost import Cost, ModelShape, packed_cost
+from optirag_core.engine.criterion import should_exit, statistic, window_values
 from optirag_core.engine.groups import PairScore
 from optirag_core.engine.heads import AnswerHead, ExitHeads, p_yes
 from optirag_core.engine.policy import ExitPolicy, exits_at
@@ -27,7 +27,7 @@ class HeadView:
     layer: int
     score: float  # p(yes) of this head on h^(l)
     values: tuple[float, ...]  # m+1 tracked values, h^(l-m) first
-    discrepancy: float  # |D - mean|
+    statistic: float  # what the criterion compares with the threshold
     exits: bool
 
 
@@ -47,7 +47,7 @@ class Trace:
     evidence_logits: Tensor | None  # [R, 2] of the head at depth 0, where there is one
 
     @classmethod
-    @torch.inference_mode()
+    @torch.no_grad()
     def of_states(cls, states: LastStates, heads: ExitHeads, evidence: Tensor | None, *, window: int) -> Self:
         """What these heads make of hidden states.
 
@@ -92,11 +92,61 @@ class Trace:
                 layer=layer,
                 score=p_yes(logits[-1]).item(),
                 values=tuple(values[0].tolist()),
-                discrepancy=discrepancy(values).item(),
+                statistic=statistic(values, policy.criterion).item(),
                 exits=stable.item(),
             )
             views.append(view)
         return views
+
+    def outcome(self, policy: ExitPolicy, layers: Sequence[int] | None = None) -> "Outcome":
+        """Run a policy on the trace.
+
+        Args:
+            layers: the exit layers in use; default all traced ones.
+
+        Raises:
+            ConfigError: the trace cannot tell: a wider window, other layers, another frozen prefix than traced, or
+                evidence that its heads do not read.
+        """
+        layers = self.layers if layers is None else layers
+        _check(self, policy, layers)
+        user_groups = self.user_groups  # [R]
+        exit_layers = torch.full_like(user_groups, self.shape.num_layers)  # [R]
+        logits = self.final_logits.clone()  # [R, 2] where the pair stops
+        was_forced = torch.zeros(len(exit_layers), dtype=torch.bool)
+        alive = torch.arange(len(exit_layers))  # index of the live pairs
+        heads = [
+            (layer, views, policy)
+            for layer, views in zip(self.layers, self.logits.unbind(dim=1), strict=True)
+            if layer in layers
+        ]
+        if policy.evidence_confidence is not None:
+            heads = [(0, self.evidence_logits[:, None], policy.at_depth_0), *heads]
+        for layer, views, asked in heads:
+            seen = views[alive, -policy.window - 1 :]  # [R', m+1, 2]
+            stops, forced = exits_at(seen, user_groups[alive], asked)
+            stopped = alive[stops]
+            exit_layers[stopped], logits[stopped], was_forced[stopped] = layer, seen[stops, -1], forced[stops]
+            alive = alive[~stops]
+        cost = packed_cost(
+            self.shape, self.parts, self.prefix_tokens, self.suffix_tokens, exit_layers,
+            frozen_prefix_after=self.frozen_prefix_after,
+        )  # fmt: skip
+        return Outcome(exit_layers, logits, was_forced, cost)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a live run with a policy returns for each pair, in the trace's order, and its cost."""
+
+    exit_layers: Tensor  # [R] as in `PairScore`
+    logits: Tensor  # [R, 2] of the head that stopped the pair
+    forced: Tensor  # [R] bool
+    cost: Cost
+
+    @property
+    def flops(self) -> float:
+        return self.cost.flops
 
 
 @dataclass(frozen=True)
@@ -108,31 +158,11 @@ class Replay:
 
 
 def replay(trace: Trace, policy: ExitPolicy, *, layers: Sequence[int] | None = None) -> Replay:
-    """Run a policy on a trace.
-
-    Args:
-        layers: the exit layers in use; default all traced ones.
-
-    Raises:
-        ConfigError: the trace cannot tell: a wider window, other layers, or another frozen prefix than traced.
-    """
-    layers = trace.layers if layers is None else tuple(layers)
-    _check(trace, policy, layers)
-    user_groups = trace.user_groups  # [R]
-    exit_layer = torch.full_like(user_groups, trace.shape.num_layers)  # [R]
-    logits = trace.final_logits.clone()  # [R, 2] where the pair stops
-    was_forced = torch.zeros(len(exit_layer), dtype=torch.bool)
-    alive = torch.arange(len(exit_layer))  # index of the live pairs
-    for column, layer in enumerate(trace.layers):
-        if layer not in layers:
-            continue
-        seen = trace.logits[alive, column, -policy.window - 1 :]  # [R', m+1, 2]
-        stops, forced = exits_at(seen, user_groups[alive], policy)
-        stopped = alive[stops]
-        exit_layer[stopped], logits[stopped], was_forced[stopped] = layer, seen[stops, -1], forced[stops]
-        alive = alive[~stops]
-    pairs = map(PairScore, p_yes(logits).tolist(), exit_layer.tolist(), was_forced.tolist())
-    return Replay([list(islice(pairs, size)) for size in trace.sizes], _cost(trace, exit_layer))
+    """`Trace.outcome` in the form of a live run's scores."""
+    outcome = trace.outcome(policy, layers)
+    columns = p_yes(outcome.logits), outcome.exit_layers, outcome.forced
+    pairs = map(PairScore, *(column.tolist() for column in columns))
+    return Replay([list(islice(pairs, size)) for size in trace.sizes], outcome.cost)
 
 
 def _check(trace: Trace, policy: ExitPolicy, layers: Sequence[int]) -> None:
@@ -143,25 +173,13 @@ def _check(trace: Trace, policy: ExitPolicy, layers: Sequence[int]) -> None:
         )
     if unknown := set(layers) - set(trace.layers):
         raise ConfigError(f"exit layers {sorted(unknown)} were not traced, only {list(trace.layers)}: trace them")
+    if policy.evidence_confidence is not None and trace.evidence_logits is None:
+        raise ConfigError(
+            f"exit_policy.evidence_confidence {policy.evidence_confidence} asks the head at depth 0, and the traced "
+            "heads read no evidence: trace heads that do, or set it to null"
+        )
     if policy.frozen_prefix_after != trace.frozen_prefix_after:
         raise ConfigError(
             f"exit_policy.frozen_prefix_after {policy.frozen_prefix_after} changes hidden states, and the trace was "
             f"made with {trace.frozen_prefix_after}: trace with that setting"
         )
-
-
-def _cost(trace: Trace, exit_layer: Tensor) -> Cost:
-    members: dict[int, list[int]] = {}
-    for pair, part in enumerate(trace.parts.tolist()):
-        members.setdefault(part, []).append(pair)
-    costs = (
-        group_cost(
-            trace.shape,
-            int(trace.prefix_tokens[pairs[0]]),
-            trace.suffix_tokens[pairs].tolist(),
-            exit_layer[pairs].tolist(),
-            frozen_prefix_after=trace.frozen_prefix_after,
-        )
-        for pairs in members.values()
-    )
-    return sum(costs, Cost())

@@ -51,9 +51,7 @@ def untrained_heads(settings: Settings, artifacts: Artifacts, model: PreTrainedM
     return ExitHeads(model, settings.exit_heads.layers, answer_ids)
 
 
-def _scorer(
-    settings: Settings, model: PreTrainedModel, heads: ExitHeads, policy: ExitPolicy, device: str
-) -> Scorer:
+def _scorer(settings: Settings, model: PreTrainedModel, heads: ExitHeads, policy: ExitPolicy, device: str) -> Scorer:
     engine = settings.engine
     model.to(device)
     return Scorer(

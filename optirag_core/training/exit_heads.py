@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from optirag_core.config import ExitHeadsSettings
-from optirag_core.engine.heads import ExitHeads
+from optirag_core.engine.heads import AnswerHead, ExitHeads
 from optirag_core.errors import DataError
 from optirag_core.training.exit_features import ExitFeatures
 
@@ -41,12 +41,21 @@ class HeadSamples:
         return type(self)(states, None if self.evidence is None else self.evidence[rows], self.labels[rows])
 
 
+@dataclass(frozen=True)
+class Vocabulary:
+    """The LM head, whose other rows the answer words are compared with by `loss: vocabulary`."""
+
+    weight: Tensor  # [V, D], frozen
+    answer_ids: tuple[int, int]  # of yes and no
+
+
 def train_exit_heads(
     heads: ExitHeads,
     samples: HeadSamples,
     settings: ExitHeadsSettings,
     *,
     seed: int,
+    vocabulary: Vocabulary | None = None,
     validation: HeadSamples | None = None,
     rank: int = 0,
     world_size: int = 1,
@@ -60,6 +69,7 @@ def train_exit_heads(
     stays. With `single_head` the deepest head alone is trained, and the others are its copies.
 
     Args:
+        vocabulary: for `loss: vocabulary`; epochs are chosen by the answers' loss all the same.
         samples: all workers' answers, the same for all of them; each takes its share.
         validation: answers on which each head's best epoch is chosen, its start being epoch 0, and with evidence the
             evidence alone another candidate. Rank 0 alone looks at it. Without it the last epoch stays.
@@ -78,7 +88,7 @@ def train_exit_heads(
             _start(heads, layer, samples)
     best.offer()
     share = samples.take(slice(rank, len(samples) // world_size * world_size, world_size))
-    for epoch, loss in _epochs(heads, trained, share, settings, seed=seed, world_size=world_size):
+    for epoch, loss in _epochs(heads, trained, share, settings, vocabulary, seed=seed, world_size=world_size):
         best.offer()
         if on_epoch:
             on_epoch(epoch, loss)
@@ -103,6 +113,14 @@ def head_logit(heads: ExitHeads, layer: int, samples: HeadSamples) -> Tensor:
     return logits[:, 0] - logits[:, 1]
 
 
+def _loss_among_all(head: AnswerHead, states: Tensor, samples: HeadSamples, vocabulary: Vocabulary) -> Tensor:
+    """-log p(answer) among all tokens, averaged over the answers; the other tokens' rows do not learn."""
+    ids = torch.tensor(vocabulary.answer_ids)  # yes, no
+    logits = head.norm(states) @ vocabulary.weight.float().T  # [A, V]
+    logits = logits.index_copy(1, ids, head(states, samples.evidence))
+    return functional.cross_entropy(logits, ids[(1 - samples.labels).long()])
+
+
 def _trained(heads: ExitHeads, settings: ExitHeadsSettings) -> tuple[int, ...]:
     """Layers of the heads that change."""
     with_evidence = heads.num_features > 0
@@ -112,7 +130,7 @@ def _trained(heads: ExitHeads, settings: ExitHeadsSettings) -> tuple[int, ...]:
 
 def _epochs(
     heads: ExitHeads, layers: tuple[int, ...], samples: HeadSamples, settings: ExitHeadsSettings,
-    *, seed: int, world_size: int,
+    vocabulary: Vocabulary | None, *, seed: int, world_size: int,
 ) -> Iterator[tuple[int, float]]:  # fmt: skip
     """Train the heads at some layers; yields after each epoch its number and the last step's loss."""
     parameters = [parameter for layer in layers for parameter in heads[layer].parameters()]
@@ -126,7 +144,11 @@ def _epochs(
         parameter.requires_grad_(True)
     for epoch in range(1, settings.epochs + 1):
         for rows in torch.randperm(len(samples), generator=generator).split(settings.batch_size):
-            loss = sum(head_losses(heads, samples.take(rows), layers))
+            batch = samples.take(rows)
+            if vocabulary:
+                loss = sum(_loss_among_all(heads[layer], batch.states[layer], batch, vocabulary) for layer in layers)
+            else:
+                loss = sum(head_losses(heads, batch, layers))
             loss.backward()
             if world_size > 1:
                 for parameter in parameters:
@@ -139,7 +161,7 @@ def _epochs(
 
 @torch.no_grad()
 def _start(heads: ExitHeads, layer: int, samples: HeadSamples) -> None:
-    """Put a head, a plain copy plus the evidence, where it lies best between both: three numbers, fitted on the answers.
+    """Put a head, copy plus evidence, where it lies best between both: three numbers, fitted on the answers.
 
     The plain sum of both logits would count what they share twice: a head would begin below the evidence alone.
     """

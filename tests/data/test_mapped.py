@@ -1,8 +1,11 @@
+from unittest import mock
+
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from optirag_core.data import mapped
 from optirag_core.data.mapped import FENCE, SortedIds, one_batch, open_mapped, write_mapped
 
 TEXT = st.text(max_size=3)
@@ -14,6 +17,14 @@ def test_an_id_is_found_at_its_row_and_no_other(known, asked):
     assert list(ids) == sorted(known)
     expected = {value: row for row, value in enumerate(sorted(known))}
     assert [ids.row(value) for value in [*known, *asked]] == [expected.get(value, -1) for value in [*known, *asked]]
+
+
+@given(known=st.sets(TEXT), asked=st.lists(st.none() | TEXT), few=st.booleans())
+def test_rows_of_a_column_are_those_of_each_id(known, asked, few):
+    ids = SortedIds.of(pa.chunked_array([list(known)], pa.string()))
+    with mock.patch.object(mapped, "SEARCHES_PER_HASH", 0 if few else 10**6):
+        found = ids.rows(pa.chunked_array([asked, asked], pa.string()))
+    assert found.tolist() == 2 * [ids.row(value) for value in asked]
 
 
 @pytest.mark.parametrize("odd", [None, 7, b"a", "\ud800"], ids=ascii)

@@ -57,5 +57,5 @@ def test_roles_survive_the_data_sets_info():
 
 
 def test_no_user_is_left_for_the_llm():
-    with pytest.raises(ValidationError, match="heads_share \\+ policy_share of dataset.split is 1, expected less"):
+    with pytest.raises(ValidationError, match=r"heads_share \+ policy_share of dataset.split is 1, expected less"):
         SplitSettings(heads_share=0.6, policy_share=0.4)

@@ -40,12 +40,22 @@ def chosen(lengths, settings, seed=0, held_out=0):
         (15, [12, 13, 14]),
         (39, [32, 33, 34, 35, 36, 37, 38]),
         (40, [32, 33, 34, 35, 36, 37, 38, 39]),
-        (400, [392, 393, 394, 395, 396, 397, 398, 399]),
     ],
 )
-def test_a_user_gives_the_last_fifth_at_least_one_and_at_most_eight(num_train, positions):
+def test_a_user_gives_the_last_fifth_and_at_least_one(num_train, positions):
     assert chosen({"a": num_train}, split_settings(1.0))[0] == {"a": positions}
     assert chosen({"a": num_train + 2}, split_settings(1.0), held_out=2)[0] == {"a": positions}
+
+
+@pytest.mark.parametrize(("tune_share", "most"), [(0.02, 8), (0.021, 16), (0.04, 16), (0.05, 32), (1.0, 80)])
+def test_a_user_gives_at_most_eight_or_what_the_share_needs(tune_share, most):
+    """2 users with 397 eligible rows each: 0.02 asks for 16 of 794, 0.021 for 17, 0.04 for 32, 0.05 for 40; a fifth
+    of each user's rows is 80."""
+    found, num_wanted = chosen(dict.fromkeys("ab", 400), split_settings(tune_share))
+    assert num_wanted == round(794 * tune_share)
+    first, second = sorted(found.values(), key=len)
+    assert second == list(range(400 - most, 400))
+    assert len(first) == min(most, num_wanted - most)
 
 
 def test_min_history_comes_before_the_fifth():

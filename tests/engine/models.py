@@ -1,5 +1,7 @@
 """Tiny random decoders and groups."""
 
+from dataclasses import replace
+
 import torch
 from transformers import (
     AutoModelForCausalLM,
@@ -39,19 +41,22 @@ def tiny_model(config: PreTrainedConfig) -> PreTrainedModel:
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32).eval()
 
 
-def random_heads(model: PreTrainedModel, layers: tuple[int, ...] = EXIT_LAYERS) -> ExitHeads:
+def random_heads(model: PreTrainedModel, layers: tuple[int, ...] = EXIT_LAYERS, *, num_features: int = 0) -> ExitHeads:
     """Heads that differ from the LM's own and from each other."""
-    heads = ExitHeads(model, layers, ANSWERS).requires_grad_(False)
+    heads = ExitHeads(model, layers, ANSWERS, num_features).requires_grad_(False)
     generator = torch.Generator().manual_seed(1)
-    for parameter in heads.parameters():
-        parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+    for name, parameter in heads.named_parameters():
+        scale = 1.0 if "evidence" in name or name.startswith("heads.0.") else 0.05
+        parameter += scale * torch.randn(parameter.shape, generator=generator)
     return heads
 
 
-def random_group(prefix: int, suffixes: list[int], seed: int) -> UserGroup:
+def random_group(prefix: int, suffixes: list[int], seed: int, *, num_features: int = 0) -> UserGroup:
     generator = torch.Generator().manual_seed(seed)
 
     def tokens(length: int) -> list[int]:
         return torch.randint(0, VOCABULARY, (length,), generator=generator).tolist()
 
-    return UserGroup(tokens(prefix), [tokens(length) for length in suffixes])
+    group = UserGroup(tokens(prefix), [tokens(length) for length in suffixes])
+    evidence = torch.randn(len(suffixes), num_features, generator=generator).tolist()
+    return replace(group, evidence=evidence) if num_features else group

@@ -46,3 +46,23 @@ def test_without_a_criterion_nobody_stops():
 
     assert not stopped.any()
     assert not forced.any()
+
+
+@pytest.mark.parametrize(
+    ("confidence", "k_min", "stops", "forced"),
+    [
+        # max(p, 1 - p) is 0.75, 0.75, 0.5, 0.875, 0.5
+        (0.75, None, [True, True, False, True, False], [False] * 5),
+        (0.8, None, [False, False, False, True, False], [False] * 5),
+        (0.75, 2, [True] * 5, [False, False, True, False, True]),
+        (0.8, 2, [False, False, False, True, True], [False, False, False, False, True]),
+    ],
+)
+def test_at_depth_0_pairs_stop_by_confidence_whatever_the_criterion(confidence, k_min, stops, forced):
+    logits = torch.stack([window(p) for p in (0.75, 0.25, 0.5, 0.875, 0.5)])  # [5, 1, 2]
+    policy = ExitPolicy("none", 3, 0.0, evidence_confidence=confidence, group_stop=k_min).at_depth_0
+
+    stopped, was_forced = exits_at(logits, USER_GROUPS, policy)
+
+    assert stopped.tolist() == stops
+    assert was_forced.tolist() == forced

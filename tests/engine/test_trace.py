@@ -107,9 +107,9 @@ def test_views_equal_the_reference(model, heads, trace):
             expected = head_views(model, heads, policy, ANSWERS, [*group.prefix, *suffix])
             for view, (layer, gap, score) in zip(trace.views(pair, policy), expected, strict=False):
                 assert view.layer == layer
-                assert view.discrepancy == pytest.approx(gap, abs=1e-4)
+                assert view.statistic == pytest.approx(gap, abs=1e-4)
                 assert view.score == pytest.approx(score, abs=1e-5)
-                assert view.exits == (view.discrepancy < 0.05)
+                assert view.exits == (view.statistic < 0.05)
             pair += 1
 
 

@@ -91,4 +91,3 @@ def test_a_trace_of_read_features_is_the_engines_own(folder, scorer, model):
         assert getattr(read, name).tolist() == getattr(live, name).tolist()
     same_part = [(trace.parts[:, None] == trace.parts).tolist() for trace in (read, live)]
     assert same_part[0] == same_part[1]
-

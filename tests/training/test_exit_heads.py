@@ -8,7 +8,7 @@ import torch
 from optirag_core.config import ExitHeadsSettings
 from optirag_core.engine.heads import ExitHeads
 from optirag_core.errors import DataError
-from optirag_core.training.exit_heads import HeadSamples, head_logit, head_losses, train_exit_heads
+from optirag_core.training.exit_heads import HeadSamples, Vocabulary, head_logit, head_losses, train_exit_heads
 from tests.conftest import tiny_llama
 from tests.reference import full_softmax
 
@@ -60,6 +60,23 @@ def test_the_losses_are_those_of_the_answer_among_the_two_words(model):
             p = full_softmax(model, heads[layer], ANSWERS, hidden).detach()
             expected -= math.log(p[YES if label else NO] / (p[YES] + p[NO])) / len(samples)
         assert loss.item() == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_papers_loss_is_that_of_the_answer_among_all_tokens(model):
+    """One step of 0: what is reported is the loss before it."""
+    samples, heads, losses = random_answers(5), ExitHeads(model, (2,), ANSWERS), []
+    vocabulary = Vocabulary(model.lm_head.weight.detach(), ANSWERS)
+    settings = SETTINGS.model_copy(update={"loss": "vocabulary", "epochs": 1, "learning_rate": 1e-12})
+    expected = 0.0
+    for hidden, label in zip(samples.states[2], samples.labels, strict=True):
+        p = full_softmax(model, heads[2], ANSWERS, hidden).detach()
+        expected -= math.log(p[YES if label else NO]) / len(samples)
+
+    train_exit_heads(
+        heads, samples, settings, seed=0, vocabulary=vocabulary, on_epoch=lambda _, loss: losses.append(loss)
+    )
+
+    assert losses == [pytest.approx(expected, abs=1e-4)]
 
 
 def test_training_lowers_the_loss_of_every_head_and_leaves_the_lm_alone(model):
