@@ -131,7 +131,9 @@ def _common(features: ExitFeatures, labelled: LabelledScores) -> tuple[np.ndarra
     """Row in the features and in the scores of each pair that is in both."""
     ours = pa.table([pa.array(features.users), pa.array(features.items)], names=PAIR_KEY.names)
     ours = ours.append_column("row", pa.array(range(len(ours)), pa.int64()))
-    scored = labelled.pairs.append_column("scored", pa.array(range(len(labelled.pairs)), pa.int64()))
+    scored = labelled.pairs.select(PAIR_KEY.names).append_column(
+        "scored", pa.array(range(len(labelled.pairs)), pa.int64())
+    )
     joined = ours.join(scored, PAIR_KEY.names, join_type="inner").sort_by("scored")  # a join keeps no order
     if not len(joined):
         raise DataError(
