@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0.0)]
+Criterion = Literal["ratio", "probability", "confidence", "entropy", "patience"]
 
 
 class Section(BaseModel):
@@ -258,6 +259,36 @@ class ExitPolicySettings(Section):
     )
 
 
+class CalibrationSettings(Section):
+    """The exit policies to choose from, and what the chosen one may cost (`optirag_core.training.exit_policy`).
+
+    Windows are 2 to `exit_policy.window`, exit layers all of `exit_heads.layers` or the last ones of them.
+    """
+
+    epsilon: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.002, description="nats of log loss against full depth, averaged over a user's pairs and over users"
+    )
+    delta: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
+        0.1, description="chance, over the draw of the users, that a policy is chosen that costs more than epsilon"
+    )
+    criteria: tuple[Criterion, ...] = Field(
+        ("ratio", "probability", "confidence", "patience"),
+        description="entropy would stop the same pairs as confidence, which falls as it rises",
+    )
+    thresholds: tuple[Positive, ...] = Field(
+        (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4),
+        description="of every criterion but patience; confidence takes 1 - threshold",
+    )
+    group_stops: tuple[Count | None, ...] = Field((None, 2, 4), description="used where a user has several candidates")
+    frozen_prefixes: tuple[Count | None, ...] = Field(
+        (None,), description="values of exit_policy.frozen_prefix_after; each but null runs the LLM once more"
+    )
+    evidence_shares: tuple[Share, ...] = Field(
+        (0.0, 0.25, 0.5, 0.75, 1.0),
+        description="share of pairs that stop at depth 0, the surest first; used where the heads read evidence",
+    )
+
+
 class EngineSettings(Section):
     """How the LLM computes scores."""
 
@@ -385,6 +416,7 @@ class Settings(Section):
     exit_features: ExitFeaturesSettings = ExitFeaturesSettings()
     exit_heads: ExitHeadsSettings = ExitHeadsSettings()
     exit_policy: ExitPolicySettings = ExitPolicySettings()
+    calibration: CalibrationSettings = CalibrationSettings()
     engine: EngineSettings = EngineSettings()
     requests: RequestsSettings = RequestsSettings()
     run: RunSettings = RunSettings()

@@ -4,7 +4,7 @@ Shapes: R pairs, L exit layers, m window.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Self
 
@@ -81,6 +81,17 @@ class Trace:
     def user_groups(self) -> Tensor:
         """[R] the user group of each pair."""
         return torch.arange(len(self.sizes)).repeat_interleave(torch.tensor(self.sizes, dtype=torch.int64))
+
+    def of_pairs(self, chosen: Tensor) -> Self:
+        """The trace of some pairs.
+
+        Args:
+            chosen: [R] bool; the pairs of a user group stay or go together.
+        """
+        kept = {name: value[chosen] for name, value in vars(self).items() if isinstance(value, Tensor)}
+        kept["parts"] = kept["parts"].unique(return_inverse=True)[1]  # numbered from 0 again
+        sizes = self.user_groups[chosen].bincount(minlength=len(self.sizes))
+        return replace(self, sizes=tuple(sizes[sizes > 0].tolist()), **kept)
 
     def views(self, pair: int, policy: ExitPolicy) -> list[HeadView]:
         """Every head's view of one pair, shallow to deep, whether or not an earlier one would have stopped."""

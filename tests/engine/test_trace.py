@@ -124,3 +124,14 @@ def test_views_equal_the_reference(model, heads, trace):
 def test_what_a_trace_cannot_tell_is_refused(trace, policy, layers, message):
     with pytest.raises(ConfigError, match=message):
         replay(trace, policy, layers=layers)
+
+
+def test_some_groups_replay_as_in_the_whole(trace):
+    policy = replace(POLICY, group_stop=2, threshold=threshold_between(trace, POLICY, 0.5))
+    chosen = torch.isin(trace.user_groups, torch.tensor([1, 3]))
+
+    some, whole = replay(trace.of_pairs(chosen), policy), replay(trace, policy)
+
+    assert some.scores == [whole.scores[1], whole.scores[3]]
+    others = replay(trace.of_pairs(~chosen), policy)
+    assert some.cost + others.cost == whole.cost

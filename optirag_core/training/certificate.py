@@ -1,0 +1,97 @@
+"""What a calibration of the exit policy found: every candidate's figures, the chosen one, and the certificate."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from pydantic import TypeAdapter, ValidationError
+
+from optirag_core.engine.policy import ExitPolicy
+from optirag_core.errors import ArtifactCorrupt
+
+CERTIFICATE_FILE = "exit_policy.json"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One policy, measured on the users that certify."""
+
+    policy: ExitPolicy
+    layers: tuple[int, ...]  # exit layers in use, 1-based
+    flops_share: float  # of full depth's
+    mean_exit_layer: float
+    excess_loss: float  # nats against full depth: mean over users of the clipped mean over a user's pairs
+    auc_difference: float | None  # against full depth; None where only one class is present
+    p_value: float | None = None  # of H0: the excess loss is at least epsilon; None where it was not tested
+    accepted: bool = False
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The exit policy for `score` and why it may be used.
+
+    With confidence 1 - delta over the draw of the users, the chosen policy's expected excess loss is below epsilon. A
+    user's loss is the mean over its pairs of (log loss where the pair stops - log loss at full depth), clipped to
+    [-1, 1]; the users that it was tested on had no part in the order of the tests. Full depth needs no test.
+    """
+
+    epsilon: float  # nats
+    delta: float
+    num_users: int  # that certify
+    num_pairs: int  # of these users
+    chosen: int  # number of the candidate
+    upper_bound: float  # nats; the test inverted for the chosen policy alone, at most epsilon where one was accepted
+    data: str  # sha256 of the users, labels and logits
+    candidates: tuple[Candidate, ...]  # full depth first
+
+    @property
+    def certified(self) -> Candidate:
+        return self.candidates[self.chosen]
+
+    @property
+    def flops_ratio(self) -> float | None:
+        """Full depth's FLOPs over the policy's; None where the policy runs no layer at all."""
+        share = self.certified.flops_share
+        return 1.0 / share if share else None
+
+    @property
+    def statement(self) -> str:
+        """The certificate in one sentence."""
+        if not self.chosen:
+            return f"full depth: no cheaper policy passed on {self.num_users:,} users"
+        return (
+            f"with confidence {1 - self.delta:.0%} it costs at most {self.epsilon:g} nats of log loss against full "
+            f"depth (p = {self.certified.p_value:.4f} on {self.num_users:,} users)"
+        )
+
+    def to_json(self) -> bytes:
+        return _ADAPTER.dump_json(self, indent=1)
+
+    @classmethod
+    def from_json(cls, text: bytes) -> Self:
+        """
+        Raises:
+            ArtifactCorrupt: the text holds no calibration.
+        """
+        try:
+            calibration = _ADAPTER.validate_json(text)
+            if not 0 <= calibration.chosen < len(calibration.candidates):
+                raise ValueError(f"candidate {calibration.chosen} of {len(calibration.candidates)} is chosen")
+        except (ValidationError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise ArtifactCorrupt(f"{CERTIFICATE_FILE} is damaged: {reason}; run calibrate_exits again") from None
+        return calibration
+
+    def save(self, folder: Path) -> None:
+        (folder / CERTIFICATE_FILE).write_bytes(self.to_json())
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """
+        Raises:
+            ArtifactCorrupt: as `from_json`.
+        """
+        return cls.from_json((folder / CERTIFICATE_FILE).read_bytes())
+
+
+_ADAPTER = TypeAdapter(Calibration)
