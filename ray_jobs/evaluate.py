@@ -10,15 +10,21 @@ from typing import Any
 from optirag_core.artifacts import Artifact, scratch_folder
 from optirag_core.config import Settings
 from optirag_core.data.dataset import Dataset
+from optirag_core.engine.policy import ExitPolicy
 from optirag_core.evaluation.known import Known
 from optirag_core.evaluation.labels import LabelledScores
 from optirag_core.evaluation.predictors import PREDICTORS
 from optirag_core.evaluation.report import ReportContext, console_table, write_report
+from optirag_core.evaluation.run_policy import run_policy
 from optirag_core.evaluation.scored_run import ScoredRun, require_test_requests
 from optirag_core.evaluation.summary import Summary, summarize
+from optirag_core.evaluation.worth import Worth, worth_of
 from optirag_core.inference.opening import TRAINED, Artifacts, open_artifacts
+from optirag_core.inference.parts import open_heads
 from optirag_core.recipes import Recipe, reports_recipe
 from optirag_core.runs.reader import read_artifact
+from optirag_core.training.certificate import Calibration
+from optirag_core.training.exit_features import read_features
 from ray_jobs.command import run_job
 
 log = logging.getLogger(__name__)
@@ -61,17 +67,30 @@ def _report(settings: Settings, artifacts: Artifacts, recipe: Recipe) -> Artifac
     known = Known.of(dataset, artifacts["evidence"].metrics["attributes"])
     model = json.loads((artifacts["llm"].path / "config.json").read_text(encoding="utf-8"))
     heads = artifacts["exit_heads"].manifest["config"]["exit_heads"]
+    policy, calibration = run_policy(artifacts["scores"].manifest["config"], artifacts.by_kind)
     summary = summarize(
         labelled, known, ScoredRun.of(artifacts["scores"].metrics),
-        exit_layers=heads["layers"], num_layers=model["num_hidden_layers"], seed=settings.seed,
+        exit_layers=[*([] if policy.evidence_confidence is None else [0]), *heads["layers"]],
+        num_layers=model["num_hidden_layers"], seed=settings.seed, worth=_worth(settings, artifacts, labelled),
     )  # fmt: skip
+    context = _context(settings, artifacts, dataset, model, policy, calibration)
     with scratch_folder() as files:
         (files / SUMMARY_FILE).write_bytes(summary.to_json())
-        write_report(files / REPORT_FILE, summary, _context(settings, artifacts, dataset, model))
+        write_report(files / REPORT_FILE, summary, context)
         return recipe.save(artifacts.workspace, files, {"auc": summary.model.auc, "log_loss": summary.model.log_loss})
 
 
-def _context(settings: Settings, artifacts: Artifacts, dataset: Dataset, model: dict[str, Any]) -> ReportContext:
+def _worth(settings: Settings, artifacts: Artifacts, labelled: LabelledScores) -> Worth:
+    features = artifacts.workspace.open("exit_features")
+    artifacts["exit_heads"].require_parent(features)
+    heads, lm_head = open_heads(settings, artifacts)
+    return worth_of(read_features(features.path, "test"), heads, lm_head, labelled, seed=settings.seed)
+
+
+def _context(
+    settings: Settings, artifacts: Artifacts, dataset: Dataset, model: dict[str, Any],
+    policy: ExitPolicy, calibration: Calibration | None,
+) -> ReportContext:  # fmt: skip
     trained, made = artifacts["llm"].metrics, artifacts["dataset"].manifest["config"]["dataset"]
     scratch = artifacts["llm"].manifest["config"]["llm"]["init"] == "scratch"
     origin = "trained from scratch for this run" if scratch else f"tuned from {trained['pretrained']}"
@@ -89,6 +108,8 @@ def _context(settings: Settings, artifacts: Artifacts, dataset: Dataset, model: 
             "code version": artifacts["scores"].manifest["code_version"],
             "scored at": artifacts["scores"].manifest["created_at"],
         },
+        exit_policy=policy,
+        calibration=calibration,
     )
 
 

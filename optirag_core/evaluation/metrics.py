@@ -1,11 +1,11 @@
-"""How good a set of scores is: AUC with its interval, log loss, calibration error."""
+"""How good a set of scores is: AUC, log loss, calibration error."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
 from optirag_core.errors import DataError
 
@@ -47,12 +47,11 @@ def binary_metrics(labels: ArrayLike, scores: ArrayLike) -> BinaryMetrics:
         DataError: empty, of different lengths, NaN, a label other than 0 and 1, or a score outside [0, 1].
     """
     labels, scores = checked_pairs(labels, scores)
-    clipped = np.clip(scores, LOG_LOSS_CLIP, 1.0 - LOG_LOSS_CLIP)
     return BinaryMetrics(
         pairs=len(labels),
         positive_share=float(labels.mean()),
         auc=float(roc_auc_score(labels, scores)) if has_both_classes(labels) else None,
-        log_loss=float(log_loss(labels, clipped, labels=[0, 1])),
+        log_loss=float(answer_losses(labels, scores).mean()),
         calibration_error=_calibration_error(calibration_bins(labels, scores)),
     )
 
@@ -75,36 +74,15 @@ def calibration_bins(labels: ArrayLike, scores: ArrayLike) -> tuple[CalibrationB
     )
 
 
-def bootstrap_auc_interval(
-    labels: ArrayLike,
-    scores: ArrayLike,
-    seed: int,
-    num_resamples: int = 200,
-    *,
-    groups: ArrayLike | None = None,
-) -> tuple[float, float] | None:
-    """Estimate the 95 % interval of the AUC by the percentile bootstrap.
-
-    Args:
-        labels, scores: as for `binary_metrics`.
-        groups: [n] what is drawn as a whole, e.g. the user of each pair: pairs of one user are not independent, and
-            drawing them one by one would make the interval too narrow. None: every pair on its own.
-
-    Returns:
-        (low, high), or None where only one class is present.
+def answer_losses(labels: ArrayLike, scores: ArrayLike) -> np.ndarray:
+    """-log p(answer) of each pair, [n] nats, of scores at least `LOG_LOSS_CLIP` away from 0 and 1.
 
     Raises:
-        DataError: as for `binary_metrics`, or not one group per pair.
+        DataError: as for `binary_metrics`.
     """
     labels, scores = checked_pairs(labels, scores)
-    group_of_pair = np.arange(len(labels)) if groups is None else np.unique(groups, return_inverse=True)[1]
-    if len(group_of_pair) != len(labels):
-        raise DataError(f"got {len(group_of_pair):,} groups for {len(labels):,} pairs, expected one per pair")
-    if not has_both_classes(labels):
-        return None
-    aucs = list(_resampled_aucs(labels, scores, group_of_pair, np.random.default_rng(seed), num_resamples))
-    low, high = np.percentile(aucs, [2.5, 97.5])
-    return float(low), float(high)
+    clipped = np.clip(scores, LOG_LOSS_CLIP, 1.0 - LOG_LOSS_CLIP)
+    return -np.log(np.where(labels == 1, clipped, 1.0 - clipped))
 
 
 def checked_pairs(labels: ArrayLike, scores: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -137,24 +115,3 @@ def _require(valid: np.ndarray, values: np.ndarray, name: str, expected: str) ->
 def _calibration_error(bins: Sequence[CalibrationBin]) -> float:
     gaps = [abs(each.mean_score - each.positive_share) for each in bins]
     return float(np.average(gaps, weights=[each.count for each in bins]))
-
-
-def _resampled_aucs(
-    labels: np.ndarray, scores: np.ndarray, group_of_pair: np.ndarray, rng: np.random.Generator, num_resamples: int
-) -> Iterator[float]:
-    """Sort once, then weigh each pair by how often its group was drawn; a draw of one class only is drawn again."""
-    order = np.argsort(scores, kind="stable")
-    labels, group_of_pair = labels[order], group_of_pair[order]
-    starts = np.flatnonzero(np.diff(scores[order], prepend=-1.0))  # first row of each distinct score
-    num_groups = int(group_of_pair.max()) + 1
-    done = 0
-    while done < num_resamples:
-        drawn = np.bincount(rng.integers(num_groups, size=num_groups), minlength=num_groups)
-        weights = drawn[group_of_pair]
-        liked = np.add.reduceat(weights * labels, starts)
-        disliked = np.add.reduceat(weights, starts) - liked
-        num_ordered_pairs = liked.sum() * disliked.sum()
-        if num_ordered_pairs:
-            below = np.cumsum(disliked) - disliked
-            yield float((liked * (below + 0.5 * disliked)).sum() / num_ordered_pairs)
-            done += 1

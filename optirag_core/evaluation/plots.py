@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from optirag_core.evaluation.quality import Quality
 from optirag_core.evaluation.summary import Exits, Summary
+from optirag_core.evaluation.worth import Worth
 
 INK, MUTED, RULE = "#1f2933", "#5f6b7a", "#dde2e8"
 MODEL, OTHER = "#1d5b99", "#c2703d"  # blue and rust: apart for colour-blind readers and in grey print
@@ -68,6 +69,36 @@ def draw_plots(summary: Summary, history_lengths: Mapping[str, Mapping[str, int]
         if tune and test:
             plots.append(_history_lengths(tune, test))
     return plots
+
+
+def draw_worth(worth: Worth) -> Plot:
+    """AUC of each layer's head, with the evidence alone at layer 0; log loss where only one class is present."""
+    name, field = ("log loss", "log_loss") if worth.llm.auc is None else ("AUC", "auc")
+    by_layer = {layer: getattr(metrics, field) for layer, metrics in worth.layers.items()}
+    alone = getattr(worth.llm, field)
+    heads = {layer: value for layer, value in by_layer.items() if layer}
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _single_axes()
+        if 0 in by_layer:
+            axes.axhline(by_layer[0], color=OTHER, linewidth=0.8, linestyle=(0, (4, 3)))
+            axes.plot([0], [by_layer[0]], "s", color=OTHER, markersize=5, label=f"evidence alone {by_layer[0]:.4f}")
+        axes.plot(
+            *zip(*heads.items(), strict=True), color=MODEL, marker="o", markersize=4, linewidth=1.4, label="heads"
+        )
+        axes.plot([max(heads)], [alone], "D", color=INK, fillstyle="none", label=f"LLM alone {alone:.4f}")
+        axes.set_xticks(list(by_layer))
+        axes.grid(visible=False, axis="x")
+        axes.margins(x=0.06, y=0.15)
+        axes.set_xlabel("layer")
+        axes.set_ylabel(name)
+        _key_above(axes)
+        spoken = ", ".join(f"layer {layer} {value:.4f}" for layer, value in by_layer.items())
+        return Plot(
+            f"{name[0].upper()}{name[1:]} by layer",
+            f"{name[0].upper()}{name[1:]} if all pairs stopped at that layer's head. Layer 0 is the evidence alone, no "
+            "layer of the LLM run; the diamond is the LLM's own head before any training of heads.",
+            _svg(figure, "layers", f"{name} by layer: {spoken}; LLM alone {alone:.4f}."),
+        )
 
 
 def _reliability(model: Quality) -> Plot:

@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.metrics import roc_curve
 
+from optirag_core.evaluation.bootstrap import bootstrap_auc_interval
 from optirag_core.evaluation.metrics import (
     BinaryMetrics,
     CalibrationBin,
     binary_metrics,
-    bootstrap_auc_interval,
     calibration_bins,
     checked_pairs,
     has_both_classes,

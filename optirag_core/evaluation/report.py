@@ -4,10 +4,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from optirag_core.engine.policy import ExitPolicy
+from optirag_core.evaluation import sentences
 from optirag_core.evaluation.html_page import html_page, number
-from optirag_core.evaluation.metrics import BinaryMetrics
-from optirag_core.evaluation.plots import draw_plots
+from optirag_core.evaluation.plots import draw_plots, draw_worth
+from optirag_core.evaluation.sentences import paired, standing
 from optirag_core.evaluation.summary import Summary
+from optirag_core.evaluation.worth import Worth
+from optirag_core.training.certificate import Calibration
 
 TEMPLATE = "report.html.jinja"
 
@@ -23,14 +27,8 @@ class ReportContext:
     warnings: Sequence[str]
     history_lengths: Mapping[str, Mapping[str, int]]  # split -> requests by earlier interactions; empty if not known
     provenance: Mapping[str, object]  # artifact digests, seed, code version: name -> value
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How a floor compares with the model."""
-
-    beats: bool  # the model's AUC
-    text: str  # the difference in words
+    exit_policy: ExitPolicy  # the run's
+    calibration: Calibration | None  # that chose it; None for a policy named by hand
 
 
 def write_report(path: Path, summary: Summary, context: ReportContext) -> None:
@@ -39,8 +37,9 @@ def write_report(path: Path, summary: Summary, context: ReportContext) -> None:
         TEMPLATE,
         summary=summary,
         context=context,
-        verdict=_verdict(summary),
-        standings={name: _standing(summary.model, floor) for name, floor in summary.floors.items()},
+        words=sentences,
+        worth_plot=None if summary.worth is None else draw_worth(summary.worth),
+        calibration_plot=None,
         plots=draw_plots(summary, context.history_lengths),
     )
     path.write_text(html, encoding="utf-8")
@@ -55,9 +54,10 @@ def console_table(summary: Summary) -> str:
         ("95 % interval", "n/a" if interval is None else f"{interval[0]:.4f} - {interval[1]:.4f}"),
     ]
     for name, floor in summary.floors.items():
-        beats = _standing(model, floor).beats
+        beats = standing(summary.over_floors[name]).beats
         rows.append((f"floor {name}", number(floor.auc) + (" beats the model" if beats else "")))
     rows += [
+        *_worth_rows(summary.worth),
         ("log loss", number(model.log_loss)),
         ("calibration error", number(model.calibration_error)),
         ("mean exit layer", f"{exits.mean_exit_layer:.2f} of {exits.num_layers}"),
@@ -67,27 +67,15 @@ def console_table(summary: Summary) -> str:
     return "\n".join(f"{name:<{width}}  {value}" for name, value in rows)
 
 
-def _verdict(summary: Summary) -> str:
-    model, floors, best = summary.model, summary.floors, summary.best_floor
-    if model.auc is None:
-        return "All pairs have the same label, so nothing can be ranked and there is no AUC."
-    best_auc, (low, high) = floors[best].auc, model.auc_interval
-    not_beaten = [name for name in floors if name not in summary.beaten_floors]
-    if not_beaten:
-        text = f"The model does not beat {len(not_beaten)} of {len(floors)} floors: {', '.join(not_beaten)}."
-    else:
-        text = f"The model's AUC is above every floor, by {model.auc - best_auc:.4f} over the best ({best})."
-    if low <= best_auc <= high:
-        text += " The best floor lies within the model's 95 % interval: the difference is not established."
-    return text
-
-
-def _standing(model: BinaryMetrics, floor: BinaryMetrics) -> Standing:
-    if model.auc is None:
-        return Standing(beats=False, text="")
-    difference = floor.auc - model.auc
-    if difference > 0.0:
-        return Standing(beats=True, text=f"beats the model by {difference:.4f} AUC")
-    return Standing(
-        beats=False, text=f"AUC {-difference:.4f} below the model" if difference else "AUC equal to the model"
-    )
+def _worth_rows(worth: Worth | None) -> list[tuple[str, str]]:
+    if worth is None:
+        return []
+    if worth.both is None:
+        return [("LLM alone", number(worth.llm.auc))]
+    added = worth.over_evidence.auc
+    return [
+        ("evidence alone", number(worth.evidence.auc)),
+        ("LLM alone", number(worth.llm.auc)),
+        ("both", number(worth.both.auc)),
+        ("LLM adds", "n/a" if added is None else paired(added) + (", noise" if added.is_noise else "")),
+    ]

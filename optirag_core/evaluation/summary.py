@@ -8,12 +8,14 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from optirag_core.errors import DataError
+from optirag_core.evaluation.bootstrap import Difference, bootstrap_auc_difference
 from optirag_core.evaluation.known import Known
 from optirag_core.evaluation.labels import LabelledScores
 from optirag_core.evaluation.metrics import BinaryMetrics, binary_metrics
 from optirag_core.evaluation.predictors import PREDICTORS, Predictor, predictions
 from optirag_core.evaluation.quality import Quality, quality
 from optirag_core.evaluation.scored_run import ScoredRun
+from optirag_core.evaluation.worth import Worth
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Summary:
 
     model: Quality
     floors: dict[str, Quality]
+    over_floors: dict[str, Difference | None]  # the model's AUC less each floor's; None where there is no AUC
+    worth: Worth | None  # None without hidden states of the test split
     cold_start: ColdStart
     exits: Exits
     run: ScoredRun
@@ -83,6 +87,7 @@ def summarize(
     exit_layers: Sequence[int],
     num_layers: int,
     seed: int,
+    worth: Worth | None = None,
     predictors: Mapping[str, Predictor] = PREDICTORS,
 ) -> Summary:
     """Measure a run beside the floors.
@@ -90,9 +95,11 @@ def summarize(
     Args:
         known: all that the floors see.
         run: what the whole run did.
-        exit_layers: 1-based layers where a pair may have stopped, beside the last one.
+        exit_layers: 1-based layers where a pair may have stopped, beside the last one; 0 where the evidence alone may
+            have decided.
         num_layers: layers of the LLM.
-        seed: of the bootstrap, which draws whole users.
+        seed: of the bootstraps, which draw whole users.
+        worth: what the LLM is worth, where that was measured.
 
     Raises:
         DataError: a table, score, label or exit layer is not as described, or `known` leaks (`predictions`).
@@ -102,6 +109,10 @@ def summarize(
     return Summary(
         model=quality(labels, scores, users, seed=seed),
         floors={name: quality(labels, floor, users, seed=seed) for name, floor in floors.items()},
+        over_floors={
+            name: bootstrap_auc_difference(labels, scores, floor, seed, groups=users) for name, floor in floors.items()
+        },
+        worth=worth,
         cold_start=_cold_start(labelled),
         exits=_exits(labelled.exit_layers, exit_layers, num_layers),
         run=run,

@@ -6,7 +6,7 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from optirag_core.config import Settings
 from optirag_core.data.histories import Histories
 from optirag_core.data.rows import Rows
-from optirag_core.engine.heads import ExitHeads
+from optirag_core.engine.heads import AnswerHead, ExitHeads, lm_answer_head
 from optirag_core.engine.loading import check_context, load_answer_ids, load_llm
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.engine.scorer import Scorer
@@ -46,6 +46,14 @@ def open_untrained(settings: Settings, artifacts: Artifacts, *, device: str = "c
     model, _ = load_llm(artifacts["llm"].path, dtype=settings.engine.dtype)
     full_depth = ExitPolicy("none", settings.exit_policy.window, settings.exit_policy.threshold)
     return _scorer(settings, model, untrained_heads(settings, artifacts, model), full_depth, device)
+
+
+def open_heads(settings: Settings, artifacts: Artifacts) -> tuple[ExitHeads, AnswerHead]:
+    """The trained heads, and the LM's own as it was before."""
+    model, _ = load_llm(artifacts["llm"].path)
+    heads = untrained_heads(settings, artifacts, model)
+    heads.load(artifacts["exit_heads"].path)
+    return heads, lm_answer_head(model, load_answer_ids(artifacts["llm"].path))
 
 
 def untrained_heads(settings: Settings, artifacts: Artifacts, model: PreTrainedModel) -> ExitHeads:

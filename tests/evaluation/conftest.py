@@ -1,5 +1,6 @@
 """A small planted world: users and items with tastes, a model that sees part of them."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -7,10 +8,13 @@ import pyarrow as pa
 import pytest
 
 from optirag_core.data.schema import INTERACTIONS, SCORES
+from optirag_core.engine.policy import ExitPolicy
 from optirag_core.evaluation.known import Known
 from optirag_core.evaluation.labels import LabelledScores
 from optirag_core.evaluation.scored_run import ScoredRun
 from optirag_core.evaluation.summary import summarize
+from optirag_core.evaluation.worth import worth
+from optirag_core.training.certificate import Calibration, Candidate
 
 NUM_USERS, NUM_ITEMS, NUM_PER_USER = 120, 40, 12
 TEST_POSITION = 100_000
@@ -93,3 +97,41 @@ def world():
 def summary(world):
     known, scored = world
     return summarize(scored, known, RUN, exit_layers=(2, 4), num_layers=6, seed=0)
+
+
+@pytest.fixture(scope="session")
+def summary_with_worth(world, summary):
+    """The LLM adds something to weak evidence, and the exits something to the last head's noise."""
+    _, scored = world
+    noise = np.random.default_rng(2).random((4, len(scored.labels)))
+    weights = {0: 0.75, 2: 0.6, 4: 0.5, 6: 0.35}
+    by_layer = {
+        layer: (1.0 - share) * scored.scores + share * row
+        for row, (layer, share) in zip(noise, weights.items(), strict=True)
+    }
+    llm = 0.3 * scored.scores + 0.7 * noise[3]
+    measured = worth(scored.labels, scored.users, llm=llm, by_layer=by_layer, run=scored.scores, seed=0)
+    return replace(summary, worth=measured)
+
+
+@pytest.fixture(scope="session")
+def calibration():
+    """Full depth, two policies that passed, one that did not, and one that was not tested."""
+    figures = [  # threshold, FLOPs share, mean exit layer, excess loss, p-value, accepted
+        (0.0, 1.0, 6.0, 0.0, None, True),
+        (0.01, 0.7, 4.2, 0.0002, 0.001, True),
+        (0.02, 0.45, 2.7, 0.0009, 0.04, True),
+        (0.05, 0.3, 2.2, 0.0031, 0.62, False),
+        (0.1, 0.2, 1.5, 0.0102, None, False),
+    ]
+    candidates = [
+        Candidate(
+            ExitPolicy("ratio" if threshold else "none", 3, threshold, evidence_confidence=0.97 if threshold else None),
+            (2, 4), share, depth, excess, -0.2 * excess, p_value, accepted,
+        )
+        for threshold, share, depth, excess, p_value, accepted in figures
+    ]  # fmt: skip
+    return Calibration(
+        epsilon=0.002, delta=0.1, num_users=1250, num_pairs=3100, chosen=2, upper_bound=0.0018, data="cd" * 32,
+        candidates=tuple(candidates),
+    )  # fmt: skip

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from optirag_core.errors import DataError
-from optirag_core.evaluation.metrics import BinaryMetrics, binary_metrics, bootstrap_auc_interval, calibration_bins
+from optirag_core.evaluation.bootstrap import bootstrap_auc_interval
+from optirag_core.evaluation.metrics import BinaryMetrics, binary_metrics, calibration_bins
 from optirag_core.evaluation.quality import RocCurve, quality
 
 LABELS, SCORES, USERS = [0, 1, 0, 1], [0.1, 0.4, 0.6, 0.8], ["a", "a", "b", "b"]

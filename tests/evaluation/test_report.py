@@ -7,6 +7,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from optirag_core.engine.policy import ExitPolicy
+from optirag_core.evaluation.bootstrap import Difference
 from optirag_core.evaluation.predictors import PREDICTORS
 from optirag_core.evaluation.report import ReportContext, console_table, write_report
 from optirag_core.evaluation.summary import summarize
@@ -24,6 +26,8 @@ CONTEXT = ReportContext(
     warnings=["17 of 1,000 lines are malformed"],
     history_lengths=LENGTHS,
     provenance={"dataset": "ab" * 32, "seed": 0},
+    exit_policy=ExitPolicy("none", window=3, threshold=0.01),
+    calibration=None,
 )
 
 
@@ -73,8 +77,12 @@ def render(tmp_path):
 def losing(summary):
     """The summary with a user mean that beats the model, and a tie with the item mean."""
     auc, floors = summary.model.auc, summary.floors
-    changed = {"user mean": auc + 0.0125, "item mean": auc}
-    return replace(summary, floors=floors | {name: replace(floors[name], auc=auc) for name, auc in changed.items()})
+    changed = {"user mean": Difference(-0.0125, -0.03, 0.005), "item mean": Difference(0.0, -0.01, 0.01)}
+    return replace(
+        summary,
+        floors=floors | {name: replace(floors[name], auc=auc - each.value) for name, each in changed.items()},
+        over_floors=summary.over_floors | changed,
+    )
 
 
 def test_holds_every_part(render, summary):
@@ -102,8 +110,8 @@ def test_holds_every_part(render, summary):
     assert "no time" not in Page(render(summary, shuffled_order=False)).text
 
 
-def test_stands_alone(render, summary):
-    html = render(summary)
+def test_stands_alone(render, summary_with_worth):
+    html = render(summary_with_worth)
     page = Page(html)
     assert not re.search(r"https?:|@import|url\((?!#)", html)
     assert not page.all("script") + page.all("link") + page.all("img") + page.all("iframe")
@@ -117,19 +125,19 @@ def test_stands_alone(render, summary):
     assert all(value.startswith("#") for value in references)
 
 
-def test_ids_are_unique_and_references_find_them(render, summary):
-    html = render(summary)
+def test_ids_are_unique_and_references_find_them(render, summary_with_worth):
+    html = render(summary_with_worth)
     ids = [attributes["id"] for _, attributes in Page(html).tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     wanted = set(re.findall(r'(?:url\(|href=")#([\w-]+)', html) + re.findall(r'aria-labelledby="([^"]+)"', html))
     assert wanted <= set(ids)
 
 
-def test_is_accessible(render, summary):
-    page = Page(render(summary))
+def test_is_accessible(render, summary_with_worth):
+    page = Page(render(summary_with_worth))
     assert page.all("html") == [{"lang": "en"}]
     figures = page.all("svg")
-    assert len(figures) == len(page.all("figure")) == 5
+    assert len(figures) == len(page.all("figure")) == 6
     assert all(each["role"] == "img" and each["aria-label"].endswith(".") for each in figures)
     assert {each["scope"] for each in page.all("th")} == {"row", "col"}
     assert len(page.all("h1")) == 1
@@ -154,8 +162,11 @@ def test_names_the_floors_that_win(render, summary, losing):
     assert "above every floor" in won
     assert "beats the model" not in won
     assert "does not beat 2 of 5 floors: user mean, item mean." in lost
-    assert "within the model's 95 % interval" in lost
-    assert "beats the model by 0.0125 AUC" in lost
+    paired = (
+        "From the best floor, user mean, its AUC differs by -0.0125 (95 %: -0.0300 to +0.0050): nothing that can be"
+    )
+    assert paired in lost
+    assert "beats the model by 0.0125 AUC (-0.0050 to 0.0300)" in lost
     assert "AUC equal to the model" in lost
 
 
@@ -181,6 +192,69 @@ def test_one_class_has_no_roc_and_no_verdict_on_floors(render, world):
     assert "ROC curve" not in page.text
     assert len(page.all("figure")) == 4
     assert re.search(r"^AUC +n/a$", console_table(summary), re.MULTILINE)
+
+
+def test_says_what_the_llm_is_worth(render, summary_with_worth):
+    page, worth = Page(render(summary_with_worth)), summary_with_worth.worth
+    for part in (
+        "The LLM adds to the evidence: AUC",
+        f"Evidence alone {worth.evidence.auc:.4f}",
+        f"LLM alone {worth.llm.auc:.4f}",
+        f"Both {worth.both.auc:.4f}",
+        f"Both less evidence alone {worth.over_evidence.auc.value:+.4f}",
+        f"{worth.over_evidence.log_loss.low:+.4f} to {worth.over_evidence.log_loss.high:+.4f}",
+        f"Run less full depth {worth.exits.auc.value:+.4f}",
+    ):
+        assert part in page.text, part
+    layers = ", ".join(f"layer {layer} {metrics.auc:.4f}" for layer, metrics in worth.layers.items())
+    [label] = [each["aria-label"] for each in page.all("svg") if "by layer" in each["aria-label"]]
+    assert label == f"AUC by layer: {layers}; LLM alone {worth.llm.auc:.4f}."
+    assert page.text.index("beside its floors") < page.text.index("is worth") < page.text.index("Exit policy")
+
+
+def test_noise_is_marked_in_the_table(render, summary_with_worth):
+    worth = summary_with_worth.worth
+    noise = replace(worth.over_evidence, auc=Difference(0.001, -0.001, 0.003))
+    marked = Page(render(replace(summary_with_worth, worth=replace(worth, over_evidence=noise)))).text
+    assert "Both less evidence alone +0.0010 -0.0010 to +0.0030 noise" in marked
+    assert "noise" not in Page(render(summary_with_worth)).text
+
+
+def test_the_papers_form_shows_the_llm_alone(render, summary_with_worth):
+    worth = summary_with_worth.worth
+    heads = {layer: metrics for layer, metrics in worth.layers.items() if layer}
+    paper = replace(worth, evidence=None, both=None, over_evidence=None, over_llm=None, layers=heads)
+    page = Page(render(replace(summary_with_worth, worth=paper)))
+    assert "The heads read no evidence" in page.text
+    assert f"LLM alone {worth.llm.auc:.4f}" in page.text
+    assert not re.search("Evidence alone|Both", page.text)
+    assert "What the LLM is worth" not in Page(render(replace(summary_with_worth, worth=None))).text
+
+
+def test_one_class_shows_log_losses_by_layer(render, summary_with_worth):
+    worth = summary_with_worth.worth
+    parts = {name: replace(getattr(worth, name), auc=None, auc_interval=None) for name in ("llm", "evidence", "both")}
+    gains = {name: replace(getattr(worth, name), auc=None) for name in ("over_evidence", "over_llm", "exits")}
+    html = render(replace(summary_with_worth, worth=replace(worth, **parts, **gains)))
+    assert "log loss by layer" in html
+    assert "Both less LLM alone n/a" in Page(html).text
+
+
+def test_shows_the_certificate(render, summary, calibration):
+    certified = Page(render(summary, calibration=calibration, exit_policy=calibration.certified.policy)).text
+    for part in (
+        f"Certified: {calibration.statement}",
+        "ratio, threshold 0.02, window 3, evidence alone decides from 0.9700 sure",
+        "Users that certify 3,100 pairs 1,250",
+        "0.00090 at most 0.00180",
+        "over the policy's 2.22",
+        "Mean exit layer 2.70",
+    ):
+        assert part in certified, part
+    assert "Every pair went through all layers." in Page(render(summary)).text
+    by_hand = Page(render(summary, exit_policy=ExitPolicy("ratio", window=3, threshold=0.01))).text
+    assert "Uncertified" in by_hand
+    assert "Rule: ratio, threshold 0.01, window 3." in by_hand
 
 
 def test_says_what_the_run_left_out(render, summary):
@@ -209,6 +283,19 @@ def test_without_both_splits_there_are_no_history_lengths(render, summary, lengt
 
 def test_same_input_same_bytes(render, summary):
     assert render(summary) == render(summary)
+
+
+def test_console_table_says_what_the_llm_is_worth(summary_with_worth):
+    worth = summary_with_worth.worth
+    table = console_table(summary_with_worth)
+    assert re.findall(r"^(evidence alone|LLM alone|both) +(.+)$", table, re.MULTILINE) == [
+        (name, f"{part.auc:.4f}")
+        for name, part in (("evidence alone", worth.evidence), ("LLM alone", worth.llm), ("both", worth.both))
+    ]
+    assert re.search(r"^LLM adds +\+0\.\d{4} \(95 %: \+0\.\d{4} to \+0\.\d{4}\)$", table, re.MULTILINE)
+    noise = replace(worth, over_evidence=replace(worth.over_evidence, auc=Difference(0.001, -0.001, 0.003)))
+    table = console_table(replace(summary_with_worth, worth=noise))
+    assert "+0.0010 (95 %: -0.0010 to +0.0030), noise" in table
 
 
 def test_console_table(summary, losing):

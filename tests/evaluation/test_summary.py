@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from optirag_core.errors import DataError
-from optirag_core.evaluation.predictors import PREDICTORS
+from optirag_core.evaluation.bootstrap import bootstrap_auc_difference
+from optirag_core.evaluation.predictors import PREDICTORS, predictions
 from optirag_core.evaluation.summary import Exits, Summary, summarize
 
 from .conftest import RUN, interactions, known_of, labelled
@@ -78,10 +79,23 @@ def test_a_registered_predictor_is_a_floor_like_the_others():
     assert summary.beaten_floors == list(PREDICTORS)
 
 
+def test_every_floor_is_paired_with_the_model(world, summary):
+    known, scored = world
+    for name, scores in predictions(known, scored.pairs).items():
+        expected = bootstrap_auc_difference(scored.labels, scored.scores, scores, seed=0, groups=scored.users)
+        assert summary.over_floors[name] == expected
+
+
+def test_a_pair_may_stop_before_the_first_layer():
+    exits = summarized([(*ROWS[0][:4], 0, False), *ROWS[1:]], exit_layers=(0, 2, 4)).exits
+    assert exits == Exits(mean_exit_layer=3.0, num_layers=6, histogram={0: 1, 2: 1, 4: 1, 6: 1})
+
+
 def test_one_class_leaves_the_ranking_out():
     summary = summarized([ROWS[0], ROWS[2]])
     assert {each.auc for each in (summary.model, *summary.floors.values())} == {None}
     assert summary.beaten_floors == []
+    assert set(summary.over_floors.values()) == {None}
     assert summary.best_floor == "global mean"
 
 
@@ -90,8 +104,10 @@ def test_no_cold_start_pairs():
     assert (cold_start.pairs, cold_start.metrics) == (0, None)
 
 
-def test_survives_json_unchanged(summary):
-    assert Summary.from_json(summary.to_json()) == summary
+def test_survives_json_unchanged(summary, summary_with_worth):
+    for each in (summary, summary_with_worth):
+        assert Summary.from_json(each.to_json()) == each
+    assert Summary.from_json(summary_with_worth.to_json()).worth.over_evidence.auc.low > 0.0
     one_class = summarized([ROWS[0], ROWS[2]])
     assert Summary.from_json(one_class.to_json()) == one_class
 

@@ -1,0 +1,31 @@
+"""The exit policy that a committed scoring run followed, and the calibration that chose it."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from optirag_core.artifacts import Artifact
+from optirag_core.engine.policy import ExitPolicy
+from optirag_core.training.certificate import Calibration
+
+CALIBRATED = "calibrated"
+"""Value of `exit_policy.criterion` with which a run follows the `exit_policy` artifact."""
+
+
+def run_policy(identity: Mapping[str, Any], artifacts: Mapping[str, Artifact]) -> tuple[ExitPolicy, Calibration | None]:
+    """
+    Args:
+        identity: fields of the run's identity, the `config` of its manifest: dotted names.
+        artifacts: by kind, the run's; `exit_policy` among them where the run followed it.
+
+    Returns:
+        The policy, and None in place of a calibration for a policy that the settings named.
+
+    Raises:
+        ArtifactCorrupt: the calibration cannot be read.
+    """
+    named = {field.name: identity.get(f"exit_policy.{field.name}") for field in fields(ExitPolicy)}
+    if named["criterion"] != CALIBRATED:
+        return ExitPolicy(**named), None
+    calibration = Calibration.load(artifacts["exit_policy"].path)
+    return calibration.certified.policy, calibration

@@ -1,0 +1,35 @@
+"""A run's manifest names its policy, or the calibration that chose it."""
+
+import pytest
+
+from optirag_core.artifacts import Artifact
+from optirag_core.engine.policy import ExitPolicy
+from optirag_core.errors import ArtifactCorrupt
+from optirag_core.evaluation.run_policy import run_policy
+
+IDENTITY = {
+    "exit_policy.criterion": "ratio", "exit_policy.window": 3, "exit_policy.threshold": 0.01,
+    "exit_policy.group_stop": 2, "exit_policy.frozen_prefix_after": None, "exit_policy.uncertified": True,
+    "engine.dtype": "float32",
+}  # fmt: skip
+
+
+@pytest.fixture
+def artifacts(tmp_path, calibration):
+    calibration.save(tmp_path)
+    return {"exit_policy": Artifact("exit_policy", tmp_path, {})}
+
+
+def test_a_policy_named_by_hand_has_no_calibration(artifacts):
+    assert run_policy(IDENTITY, artifacts) == (ExitPolicy("ratio", window=3, threshold=0.01, group_stop=2), None)
+
+
+def test_a_calibrated_run_followed_the_chosen_candidate(artifacts, calibration):
+    identity = {"exit_policy.criterion": "calibrated"}
+    assert run_policy(identity, artifacts) == (calibration.candidates[2].policy, calibration)
+
+
+def test_a_damaged_calibration_is_named(artifacts, tmp_path):
+    (tmp_path / "exit_policy.json").write_text("{}")
+    with pytest.raises(ArtifactCorrupt, match="calibrate_exits again"):
+        run_policy({"exit_policy.criterion": "calibrated"}, artifacts)
