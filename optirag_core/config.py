@@ -30,7 +30,7 @@ class SplitSettings(Section):
 
     method: Literal["auto", "leave_last_out", "last_share", "time_cut"] = Field(
         "auto",
-        description="auto: time_cut where the data has times, else last_share; "
+        description="auto: time_cut where the data has times and it leaves 100 test users, else last_share; "
         "leave_last_out: a user's last interaction is test, the one before validation; "
         "last_share: the last shares of every user's interactions; time_cut: one global cut by time",
     )

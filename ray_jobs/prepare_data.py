@@ -16,7 +16,7 @@ from optirag_core.data.dataset import Dataset
 from optirag_core.data.loading import load_raw
 from optirag_core.data.raw_dataset import RawDataset
 from optirag_core.data.roles import Roles
-from optirag_core.data.splits import history_lengths, split_interactions, with_split_method
+from optirag_core.data.splits import history_lengths, split_interactions
 from optirag_core.data.synthetic import write_synthetic
 from optirag_core.errors import DataError
 from optirag_core.manifest import file_sha256
@@ -62,10 +62,10 @@ def _split(raw: RawDataset, settings: Settings) -> Dataset:
     interactions, counts = split_interactions(raw.ratings, settings.dataset, settings.seed)
     labels = interactions["label"].to_numpy()
     timed = interactions["event_time"].null_count == 0
-    splits = asdict(counts)
+    splits = {name: value for name, value in asdict(counts).items() if name != "method"}
     info = {
         "source": settings.dataset.source,
-        "split_method": with_split_method(settings.dataset, raw.ratings).split.method,
+        "split_method": counts.method,
         "timed": timed,
         "roles": Roles.of(settings.dataset.split, settings.seed).to_info(),
         "warnings": [*raw.warnings, *counts.warnings],

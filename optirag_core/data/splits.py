@@ -7,6 +7,7 @@ only grow along a user's order, so the eligible ones are a suffix of it.
 Shapes: N interactions.
 """
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -20,13 +21,19 @@ from optirag_core.data.schema import INTERACTIONS, PAIRS, REQUESTS, SPLITS
 from optirag_core.data.tune_targets import TRAIN_PER_TARGET, tune_targets
 from optirag_core.errors import ConfigError, DataError
 
+log = logging.getLogger(__name__)
+MIN_TIME_CUT_USERS = 100
+"""Fewer test users say nothing about a model. Where users come for some days and go, a cut by time leaves few: of
+MovieLens' 671 users 10, whose AUC is their ten likings'."""
+
 TRAIN, TUNE, VALIDATION, TEST, REMOVED = 0, 1, 2, 3, 4  # the first four in the order of SPLITS
 
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """What became of the ratings: dropped, removed, or in one of the splits; these add up to all ratings."""
+    """How ratings were split, and what became of them: dropped, removed, or in one of the splits; these add up."""
 
+    method: str  # never `auto`
     implicit_dropped: int
     duplicates_dropped: int
     after_cut_removed: int
@@ -47,14 +54,6 @@ class SplitCounts:
         )
 
 
-def with_split_method(settings: DatasetSettings, ratings: pa.Table) -> DatasetSettings:
-    """The settings with `split.method: auto` decided: time_cut where all ratings have a time, else last_share."""
-    if settings.split.method != "auto":
-        return settings
-    method = "last_share" if ratings["event_time"].null_count else "time_cut"
-    return settings.model_copy(update={"split": settings.split.model_copy(update={"method": method})})
-
-
 def split_interactions(ratings: pa.Table, settings: DatasetSettings, seed: int) -> tuple[pa.Table, SplitCounts]:
     """Order, deduplicate, label and split ratings.
 
@@ -73,16 +72,17 @@ def split_interactions(ratings: pa.Table, settings: DatasetSettings, seed: int) 
         ConfigError: `time_cut` without times, or shares that leave nothing to train on.
         DataError: no ratings, or only some of them have a time.
     """
-    settings = with_split_method(settings, ratings)
     _check_shares(settings.split)
     explicit = ratings.filter(pc.greater(ratings["rating"], 0)) if settings.explicit_only else ratings
     if explicit.num_rows == 0:
         raise DataError(f"none of {ratings.num_rows:,} ratings is left to split: check dataset.explicit_only")
     sequences = ordered_sequences(explicit, seed)
+    settings = _with_method(settings, sequences)
     codes = _assign(sequences, settings)
     targets, num_wanted = tune_targets(codes == TRAIN, sequences, settings, seed)
     codes[targets] = TUNE
     counts = SplitCounts(
+        method=settings.split.method,
         implicit_dropped=ratings.num_rows - explicit.num_rows,
         duplicates_dropped=explicit.num_rows - len(sequences.row),
         after_cut_removed=int((codes == REMOVED).sum()),
@@ -136,6 +136,20 @@ def _check_shares(split: SplitSettings) -> None:
     held_out = split.validation_share + split.test_share
     if split.method != "leave_last_out" and held_out >= 1.0:
         raise ConfigError(f"dataset.split: validation_share + test_share is {held_out:g}, expected less than 1")
+
+
+def _with_method(settings: DatasetSettings, sequences: Sequences) -> DatasetSettings:
+    """The settings with `split.method: auto` decided."""
+    if settings.split.method != "auto":
+        return settings
+    method = "last_share"
+    if sequences.time is not None:
+        tested = np.unique(sequences.user[_time_cut(sequences, settings) == TEST])
+        if len(tested) >= MIN_TIME_CUT_USERS:
+            method = "time_cut"
+        else:
+            log.info("dataset.split.method: last_share, as a cut by time would leave %d test users", len(tested))
+    return settings.model_copy(update={"split": settings.split.model_copy(update={"method": method})})
 
 
 def _assign(sequences: Sequences, settings: DatasetSettings) -> np.ndarray:

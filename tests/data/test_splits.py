@@ -11,12 +11,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from optirag_core.config import DatasetSettings
-from optirag_core.data.schema import INTERACTIONS, RATINGS, REQUESTS, SPLITS
+from optirag_core.data.schema import INTERACTIONS, REQUESTS, SPLITS
 from optirag_core.data.splits import (
     history_lengths,
     requests_for,
     split_interactions,
-    with_split_method,
 )
 from optirag_core.errors import ConfigError, DataError
 
@@ -169,7 +168,9 @@ def test_counts_add_up():
     sizes = Counter(interactions["split"].to_pylist())
     assert (counts.train, counts.tune, counts.validation, counts.test) == tuple(sizes[split] for split in SPLITS)
     assert (counts.implicit_dropped, counts.duplicates_dropped, counts.after_cut_removed) == (0, 3, 2)
-    assert sum(asdict(counts).values()) - counts.tune_wanted == ratings.num_rows
+    sizes = asdict(counts)
+    assert sizes.pop("method") == "time_cut"
+    assert sum(sizes.values()) - counts.tune_wanted == ratings.num_rows
 
 
 @pytest.mark.parametrize(("tune_share", "wanted", "warned"), [(0.2, 2, False), (0.25, 2, False), (1.0, 8, True)])
@@ -340,8 +341,19 @@ def test_what_cannot_be_split_is_refused():
         split_interactions(ratings, split_settings(test_share=0.5, validation_share=0.5), seed=0)
 
 
-@pytest.mark.parametrize(("time", "method"), [(DAY, "time_cut"), (None, "last_share")])
-def test_auto_splits_by_time_where_there_are_times(time, method):
-    rows = [{"user_id": "u", "item_id": item, "rating": 1.0, "event_time": time} for item in "abc"]
+@pytest.mark.parametrize(
+    ("timed", "num_late", "method"), [(True, 100, "time_cut"), (True, 99, "last_share"), (False, 100, "last_share")]
+)
+def test_auto_cuts_by_time_where_there_are_times_and_that_leaves_users_to_test(timed, num_late, method):
+    """Users come for 20 days and go: of those who were there early only the late ones are there in the test's days."""
+    early = [row for user in range(150) for row in daily(f"e{user:03}", 20)]
+    late = [row for user in range(num_late) for row in daily(f"e{user:03}", 4, first=90)]
+    ratings = ratings_table(early + late)
+    if not timed:
+        ratings = ratings.set_column(3, "event_time", pa.nulls(len(ratings), ratings["event_time"].type))
 
-    assert with_split_method(DatasetSettings(), pa.Table.from_pylist(rows, RATINGS)).split.method == method
+    interactions, counts = split_interactions(ratings, split_settings("auto", test_share=0.05), seed=0)
+
+    tested = {row["user_id"] for row in interactions.to_pylist() if row["split"] == "test"}
+    assert counts.method == method
+    assert len(tested) == (150 if method == "last_share" else num_late)
