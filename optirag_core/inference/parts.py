@@ -21,13 +21,13 @@ def open_assembler(
     settings: Settings, artifacts: Artifacts, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[PromptAssembler, PromptBuilder]:
     """Histories, similar users, evidence and token pieces behind one `assemble`."""
-    dataset, prompt = artifacts["dataset"].path, settings.prompt
-    builder = PromptBuilder(prompt, tokenizer, Rows.open(dataset, "item"))
+    dataset, prompt, uses = artifacts["dataset"].path, settings.prompt, settings.evidence
+    builder = PromptBuilder(prompt, tokenizer, Rows.open(dataset, "item"), evidence=uses.prompt)
     index = UserIndex.load(artifacts["retriever"].path, artifacts["index"].path)
     histories, users = Histories.open(dataset), Rows.open(dataset, "user")
     assembler = PromptAssembler(
         histories, users, index, builder, prompt, num_similar_users=prompt.num_similar_users,
-        evidence=PairEvidence.open(artifacts["evidence"].path) if settings.evidence.heads else None,
+        evidence=PairEvidence.open(artifacts["evidence"].path) if uses.heads or uses.prompt else None, uses=uses,
     )  # fmt: skip
     return assembler, builder
 

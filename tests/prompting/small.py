@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from optirag_core.config import PromptSettings
+from optirag_core.config import EvidenceSettings, PromptSettings
 from optirag_core.data.histories import Histories
 from optirag_core.data.rows import Rows
 from optirag_core.evidence.evidence import Evidence
@@ -37,19 +37,21 @@ def plain_evidence(table, items):
     return PairEvidence(evidence, EvidenceModel(np.zeros(width), np.ones(width), np.zeros(width), 0.0))
 
 
-def assembler(tokenizer, rows, *, users=("a", "b", "c"), settings=SETTINGS, num_similar_users=2, evidence=False):
+def assembler(tokenizer, rows, *, users=("a", "b", "c"), settings=SETTINGS, num_similar_users=2, evidence=None):
     table = interactions(*rows)
     ids = sorted({*table["item_id"].to_pylist(), "q0", "q1"})
     titles = [PLANTED if item_id == "planted" else f"Title of {item_id}" for item_id in ids]
     nothing = pa.nulls(len(ids), pa.string())
-    items = pa.table({"item_id": ids, "title": titles, "city": nothing, "state": nothing, "price": nothing})
+    columns = {"city": nothing, "state": nothing, "price": nothing, "author": [f"Author of {value}" for value in ids]}
+    items = pa.table({"item_id": ids, "title": titles, **columns})
     profiles = pa.table({"user_id": ["a", "b", "c"], "joined": ["2001-01-01", None, "2003-03-03"]})
     profiles = profiles.append_column("location", pa.nulls(3, pa.string())).append_column("age", pa.nulls(3))
-    builder = PromptBuilder(settings, tokenizer, Rows.of(items, "item"))
+    uses = evidence or EvidenceSettings()
+    builder = PromptBuilder(settings, tokenizer, Rows.of(items, "item"), evidence=uses.prompt)
     histories, profiles = Histories.of(table), Rows.of(profiles, "user")
     return PromptAssembler(
         histories, profiles, index_of(users), builder, settings, num_similar_users=num_similar_users,
-        evidence=plain_evidence(table, items) if evidence else None,
+        evidence=plain_evidence(table, items) if evidence else None, uses=uses,
     )  # fmt: skip
 
 
