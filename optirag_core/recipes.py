@@ -150,7 +150,7 @@ def run_identity(
 
 def prompt_config(settings: Settings) -> dict[str, Any]:
     """Everything that changes a prompt: settings, and in place of the template's name what its file says."""
-    template = PromptTemplate(settings.prompt).digest
+    template = PromptTemplate(settings.prompt, evidence=settings.evidence.prompt).digest
     plain = _plain(settings.prompt, without={"template"})
     return {"template": template, **plain, "evidence": settings.evidence.prompt}
 

@@ -97,7 +97,7 @@ def _untuned(
     """
     if settings.llm.init == "scratch":
         shape = settings.llm.scratch.shape
-        tokenizer = scratch_tokenizer(settings.prompt, dataset, shape.vocab_size)
+        tokenizer = scratch_tokenizer(settings.prompt, dataset, shape.vocab_size, evidence=settings.evidence.prompt)
         model = llama_from_scratch(shape, tokenizer, max_tokens=settings.prompt.max_tokens, seed=settings.seed)
         return model, tokenizer
     folder = pretrained_folder(settings.llm.pretrained.path)

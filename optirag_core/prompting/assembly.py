@@ -13,6 +13,7 @@ from optirag_core.data.rows import Rows
 from optirag_core.data.schema import PAIRS
 from optirag_core.errors import PromptTooLong
 from optirag_core.evidence.model import PairEvidence
+from optirag_core.evidence.words import ItemWords, item_words
 from optirag_core.prompting.builder import Context, Prompt, PromptBuilder
 
 MAX_SHOWN = 100
@@ -76,10 +77,12 @@ class PromptAssembler:
     def __init__(
         self, histories: Histories, users: Rows, neighbours: Neighbours, builder: PromptBuilder,
         settings: PromptSettings, *, num_similar_users: int, evidence: PairEvidence | None = None,
+        in_words: bool = False,
     ) -> None:  # fmt: skip
         """
         Args:
             evidence: put on every group, for the heads that read it.
+            in_words: the prompt says it as well; the builder was made for that.
         """
         self._histories = histories
         self._users = users
@@ -87,7 +90,7 @@ class PromptAssembler:
         self._builder = builder
         self._settings = settings
         self._num_similar_users = num_similar_users
-        self._evidence = evidence
+        self._evidence, self._in_words = evidence, in_words
 
     def assemble(self, requests: Sequence[Request], *, similar: bool = True) -> list[Assembled]:
         """Prompts of many requests; a pair that cannot be scored becomes a `Reject`, never an exception.
@@ -99,21 +102,19 @@ class PromptAssembler:
         number = self._num_similar_users if similar else 0
         found = self._neighbours.similar_batch([request.user_id for request in requests], number)
         asked: set[AskedPair] = set()
-        assembled = [self._assemble(request, users, asked) for request, users in zip(requests, found, strict=True)]
-        return assembled if self._evidence is None else self._with_evidence(requests, assembled)
+        usable = [self._usable(request, asked) for request in requests]
+        known = self._known(requests, [candidates for candidates, _ in usable])
+        return [
+            self._assemble(request, users, *parts, of)
+            for request, users, parts, of in zip(requests, found, usable, known, strict=True)
+        ]
 
-    def _with_evidence(self, requests: Sequence[Request], assembled: Sequence[Assembled]) -> list[Assembled]:
-        """The same prompts, each group with what is known of its candidates at its request's moment."""
-        candidates = [given.candidates if given.prompt else () for given in assembled]
-        rows = self._evidence.standardised(self._pairs(requests, candidates)).tolist()  # [n of all requests, F]
-        ends = np.cumsum([len(items) for items in candidates]).tolist()
-        with_evidence = []
-        for given, items, end in zip(assembled, candidates, ends, strict=True):
-            if given.prompt:
-                group = replace(given.prompt.group, evidence=rows[end - len(items) : end])
-                given = replace(given, prompt=replace(given.prompt, group=group))
-            with_evidence.append(given)
-        return with_evidence
+    def _known(self, requests: Sequence[Request], candidates: Sequence[Sequence[str]]) -> Sequence[np.ndarray | None]:
+        """[n, F] features of each request's candidates at its moment; None where nobody reads them."""
+        if self._evidence is None:
+            return [None] * len(requests)
+        features = self._evidence.evidence.features(self._pairs(requests, candidates))
+        return np.split(features, np.cumsum([len(items) for items in candidates])[:-1]) if requests else []
 
     def _pairs(self, requests: Sequence[Request], candidates: Sequence[Sequence[str]]) -> pa.Table:
         """`PAIRS` of all candidates; where there are times, a position counts as its time."""
@@ -127,25 +128,31 @@ class PromptAssembler:
         columns = zip(*rows, strict=True) if rows else ((),) * len(PAIRS)
         return pa.table([pa.array(column, field.type) for column, field in zip(columns, PAIRS, strict=True)], PAIRS)
 
-    def _assemble(self, request: Request, similar_users: Sequence[Neighbour], asked: set[AskedPair]) -> Assembled:
-        candidates, rejects = self._usable(request, asked)
-        if request.as_of is not None and not self._histories.timed:  # ignoring it could show what came later
-            reason = "the request has as_of, but not every interaction has an event_time: leave as_of null"
-            rejects += [Reject(item_id, "as_of_without_times", reason) for item_id in candidates]
-            candidates = []
-        prompt, candidates, too_long = self._build(request, candidates, similar_users)
-        rejects += too_long
+    def _assemble(
+        self, request: Request, similar_users: Sequence[Neighbour], candidates: Sequence[str],
+        rejects: Sequence[Reject], known: np.ndarray | None,
+    ) -> Assembled:  # fmt: skip
+        words = {}
+        if self._in_words and known is not None:
+            words = dict(zip(candidates, item_words(self._evidence.evidence.names, known), strict=True))
+        prompt, fitting, too_long = self._build(request, candidates, similar_users, words)
+        if prompt and known is not None:
+            rows = self._evidence.model.standardise(known).tolist()
+            row_of = dict(zip(candidates, rows, strict=True))
+            group = replace(prompt.group, evidence=[row_of[item_id] for item_id in fitting])
+            prompt = replace(prompt, group=group)
         cold_start = request.user_id not in self._neighbours
-        return Assembled(prompt, candidates, rejects, similar_users, cold_start)
+        return Assembled(prompt, fitting, [*rejects, *too_long], similar_users, cold_start)
 
     def _build(
-        self, request: Request, candidates: Sequence[str], similar_users: Sequence[Neighbour]
-    ) -> tuple[Prompt | None, Sequence[str], list[Reject]]:
+        self, request: Request, candidates: Sequence[str], similar_users: Sequence[Neighbour],
+        words: Mapping[str, ItemWords],
+    ) -> tuple[Prompt | None, Sequence[str], list[Reject]]:  # fmt: skip
         """The prompt of as many candidates as fit; the longest are given up first, one length at a time."""
         if not candidates:
             return None, [], []
-        context = self._context(request, candidates, similar_users)
-        length = {item_id: self._builder.suffix_length(item_id) for item_id in candidates}
+        context = replace(self._context(request, candidates, similar_users), words=words)
+        length = {item_id: self._builder.suffix_length(item_id, words.get(item_id)) for item_id in candidates}
         too_long: dict[str, str] = {}
         while fitting := [item_id for item_id in candidates if item_id not in too_long]:
             try:
@@ -196,6 +203,10 @@ class PromptAssembler:
             else:
                 candidates.append(item_id)
             asked.add(pair)
+        if request.as_of is not None and not self._histories.timed:  # ignoring it could show what came later
+            reason = "the request has as_of, but not every interaction has an event_time: leave as_of null"
+            rejects += [Reject(item_id, "as_of_without_times", reason) for item_id in candidates]
+            candidates = []
         return candidates, rejects
 
 

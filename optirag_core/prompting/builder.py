@@ -4,7 +4,7 @@ Shapes: P prefix tokens, S suffix tokens, n candidates.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from typing import Any
 
@@ -14,6 +14,7 @@ from optirag_core.config import PromptSettings
 from optirag_core.data.histories import Shown
 from optirag_core.engine.groups import UserGroup
 from optirag_core.errors import PromptTooLong
+from optirag_core.evidence.words import ItemWords
 from optirag_core.prompting.template import PromptTemplate
 from optirag_core.prompting.tokens import PieceEncoder
 
@@ -34,6 +35,7 @@ class Context:
     user: Mapping[str, Any]
     history: Sequence[Shown]  # oldest first
     similar: Sequence[tuple[Mapping[str, Any], Sequence[Shown]]] = ()  # most similar first
+    words: Mapping[str, ItemWords] = field(default_factory=dict)  # of each candidate, where the prompt says evidence
 
 
 @dataclass(frozen=True)
@@ -51,18 +53,20 @@ class PromptBuilder:
     """Renders and encodes every distinct piece once, then concatenates ids."""
 
     def __init__(
-        self, settings: PromptSettings, tokenizer: PreTrainedTokenizerBase, items: Mapping[str, Mapping[str, Any]]
-    ) -> None:
+        self, settings: PromptSettings, tokenizer: PreTrainedTokenizerBase, items: Mapping[str, Mapping[str, Any]],
+        *, evidence: bool = False,
+    ) -> None:  # fmt: skip
         """
         Args:
             items: item_id -> row with title and the template's columns.
+            evidence: the prompt says what others thought of a candidate: `evidence.prompt`.
 
         Raises:
             PromptError: the template or an answer word does not fit.
         """
         self._settings = settings
         self._items = items
-        self._template = PromptTemplate(settings)
+        self._template = PromptTemplate(settings, evidence=evidence)
         self._encoder = PieceEncoder(tokenizer)
         self._opening = cache(lambda similar: self._encode_opening(similar=similar))
         self._profile = lru_cache(PROFILE_CACHE)(self._encode_long)
@@ -70,6 +74,9 @@ class PromptBuilder:
         self._rating = cache(lambda rating, last: self._encoder.encode(self._template.rating(rating, last=last)))
         self._closing = cache(lambda *following: self._encoder.encode(self._template.closing(*following)))
         self._candidate = cache(lambda item_id: self._encode_long(self._template.candidate(items[item_id])))
+        self._said = cache(
+            lambda words: self._encoder.encode(self._template.candidate_evidence(words)) if words else []
+        )
         cue = self._template.answer_cue()
         self._answer_cue = self._encoder.encode(cue)
         self.answer_ids = self._encoder.answer_ids(cue, settings.answer_yes, settings.answer_no)
@@ -90,7 +97,7 @@ class PromptBuilder:
         Raises:
             PromptTooLong: prefix + longest suffix exceed `prompt.max_tokens` with everything droppable dropped.
         """
-        suffixes = [self._suffix(candidate) for candidate in candidates]
+        suffixes = [self._suffix(candidate, context.words.get(candidate)) for candidate in candidates]
         room = self._settings.max_tokens - max(map(len, suffixes), default=0)
         given = [context.history, *(history for _, history in context.similar)]
         entries_before, users_before = sum(map(len, given)), len(context.similar)
@@ -123,14 +130,14 @@ class PromptBuilder:
         similar = [
             (user, kept) for (user, given), kept in zip(context.similar, fits[1:], strict=True) if kept or not given
         ]
-        return Context(context.user, fits[0], similar)
+        return replace(context, history=fits[0], similar=similar)
 
-    def suffix_length(self, candidate: str) -> int:
+    def suffix_length(self, candidate: str, words: ItemWords | None = None) -> int:
         """Tokens of the question about a known item."""
-        return len(self._suffix(candidate))
+        return len(self._suffix(candidate, words))
 
-    def _suffix(self, candidate: str) -> list[int]:
-        return [*self._candidate(candidate), *self._answer_cue]
+    def _suffix(self, candidate: str, words: ItemWords | None) -> list[int]:
+        return [*self._candidate(candidate), *(self._said(words) if words else ()), *self._answer_cue]
 
     def _encode_opening(self, *, similar: bool) -> list[int]:
         return [*self._encoder.bos, *self._encoder.encode_first(self._template.opening(similar=similar))]

@@ -1,7 +1,7 @@
 """A prompt template: one Jinja2 file whose macros render the pieces of a prompt (paper section 9.1, tables 6-8).
 
     prefix = instruction [similar_heading (rank similar_user entries)*] target_heading target_user entries question
-    suffix = candidate answer_cue                             entries = 'item rating, 'item rating ... ]
+    suffix = candidate [candidate_evidence] answer_cue        entries = 'item rating, 'item rating ... ]
 
 Pieces that are encoded on their own (`opening`, `profile`, `entry` ...) join at spaces only: every piece but the first
 starts with one space, none ends with whitespace. No tokenizer that splits text at spaces has a token across such a
@@ -23,11 +23,15 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from optirag_core.config import PromptSettings
 from optirag_core.errors import PromptError
+from optirag_core.evidence.words import ItemWords
 
 MACROS = (
     "instruction", "similar_heading", "rank", "similar_user", "target_heading", "target_user",
     "item", "rating", "question", "candidate", "answer_cue",
 )  # fmt: skip
+EVIDENCE_MACRO = "candidate_evidence"
+"""Needed only where `evidence.prompt` is on; `show_evidence` tells the other macros whether it is."""
+
 LAYOUT_VERSION = 2
 """Raise when the pieces, their order or `as_data` change: LLMs tuned on another layout are then refused."""
 TEMPLATE_FAULTS = (jinja2.TemplateError, TypeError, ValueError, ArithmeticError)
@@ -42,19 +46,27 @@ _STARS = re.compile(r"\*{2,}")
 class PromptTemplate:
     """The macros of one template file, called by name."""
 
-    def __init__(self, settings: PromptSettings) -> None:
+    def __init__(self, settings: PromptSettings, *, evidence: bool = False) -> None:
+        """
+        Args:
+            evidence: `evidence.prompt`; the digest leaves it to the recipes.
+
+        Raises:
+            PromptError: there is no such template, it cannot be read, or lacks a macro.
+        """
         self.name = settings.template
         source = _source(settings.template)
         environment = ImmutableSandboxedEnvironment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True)
         words = {"item_fields": settings.item_fields, "yes": settings.answer_yes, "no": settings.answer_no}
-        environment.globals |= words
+        environment.globals |= words | {"show_evidence": evidence}
         try:
             self._macros = environment.from_string(source).module
         except TEMPLATE_FAULTS as error:
             raise PromptError(f"prompt template {self.name}: {error}") from None
-        missing = [name for name in MACROS if not hasattr(self._macros, name)]
+        needed = (*MACROS, EVIDENCE_MACRO) if evidence else MACROS
+        missing = [name for name in needed if not hasattr(self._macros, name)]
         if missing:
-            raise PromptError(f"prompt template {self.name} has no macro {missing[0]!r}; it needs {', '.join(MACROS)}")
+            raise PromptError(f"prompt template {self.name} has no macro {missing[0]!r}; it needs {', '.join(needed)}")
         self.digest = hashlib.sha256(f"{LAYOUT_VERSION}\n{words}\n{source}".encode()).hexdigest()
 
     def opening(self, *, similar: bool) -> str:
@@ -81,6 +93,10 @@ class PromptTemplate:
     def candidate(self, item: Mapping[str, Any]) -> str:
         """The item that is asked about."""
         return _piece(self.render("candidate", item))
+
+    def candidate_evidence(self, words: ItemWords) -> str:
+        """What others thought of the item that is asked about."""
+        return _piece(self.render(EVIDENCE_MACRO, words._asdict()))
 
     def answer_cue(self) -> str:
         """The end of every prompt."""

@@ -17,6 +17,7 @@ from optirag_core.config import PromptSettings
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.histories import Histories
 from optirag_core.data.rows import Rows
+from optirag_core.evidence.words import ALL_WORDS
 from optirag_core.prompting.template import PromptTemplate
 
 MAX_RANK = 10
@@ -34,9 +35,15 @@ _RESTORED = ((" ' ", " '"), ("' '", "', '"), (" *** ", " ***"))
 _SENTENCE = re.compile(r"[^.:\[]*[.:\[]*")
 
 
-def scratch_tokenizer(settings: PromptSettings, dataset: Dataset, vocab_size: int) -> PreTrainedTokenizerBase:
-    """Train a tokenizer on the pieces of prompts, about as often as they occur in training."""
-    template = PromptTemplate(settings)
+def scratch_tokenizer(
+    settings: PromptSettings, dataset: Dataset, vocab_size: int, *, evidence: bool = False
+) -> PreTrainedTokenizerBase:
+    """Train a tokenizer on the pieces of prompts, about as often as they occur in training.
+
+    Args:
+        evidence: prompts say what others thought of a candidate: each such sentence becomes a token.
+    """
+    template = PromptTemplate(settings, evidence=evidence)
     items, users = Rows.of(dataset.items, "item"), Rows.of(dataset.users, "user")
     histories = Histories.of(dataset.interactions)
     train = dataset.interactions.filter(pc.is_in(dataset.interactions["split"], pa.array(["train", "tune"])))
@@ -48,6 +55,8 @@ def scratch_tokenizer(settings: PromptSettings, dataset: Dataset, vocab_size: in
     fixed = [template.opening(similar=similar) for similar in (True, False)]
     fixed += [template.closing("rank", number) for number in range(2, MAX_RANK)]
     fixed += [template.closing("target_heading"), template.closing("question"), template.answer_cue()]
+    if evidence:
+        frames += [template.candidate_evidence(words) for words in ALL_WORDS] * MIN_PHRASE_COUNT
     for user_id in pc.unique(train["user_id"]).to_pylist():
         mean = histories.mean_of_target(histories.past(user_id))
         profile = {**(users.get(user_id) or users.blank(user_id)), "mean_stars": mean}

@@ -37,19 +37,24 @@ def plain_evidence(table, items):
     return PairEvidence(evidence, EvidenceModel(np.zeros(width), np.ones(width), np.zeros(width), 0.0))
 
 
-def assembler(tokenizer, rows, *, users=("a", "b", "c"), settings=SETTINGS, num_similar_users=2, evidence=False):
+def assembler(tokenizer, rows, *, users=("a", "b", "c"), settings=SETTINGS, num_similar_users=2, evidence=None):
+    """
+    Args:
+        evidence: None, or whether the prompt says it.
+    """
     table = interactions(*rows)
     ids = sorted({*table["item_id"].to_pylist(), "q0", "q1"})
     titles = [PLANTED if item_id == "planted" else f"Title of {item_id}" for item_id in ids]
     nothing = pa.nulls(len(ids), pa.string())
-    items = pa.table({"item_id": ids, "title": titles, "city": nothing, "state": nothing, "price": nothing})
+    columns = {"city": nothing, "state": nothing, "price": nothing, "author": [f"Author of {value}" for value in ids]}
+    items = pa.table({"item_id": ids, "title": titles, **columns})
     profiles = pa.table({"user_id": ["a", "b", "c"], "joined": ["2001-01-01", None, "2003-03-03"]})
     profiles = profiles.append_column("location", pa.nulls(3, pa.string())).append_column("age", pa.nulls(3))
-    builder = PromptBuilder(settings, tokenizer, Rows.of(items, "item"))
+    builder = PromptBuilder(settings, tokenizer, Rows.of(items, "item"), evidence=bool(evidence))
     histories, profiles = Histories.of(table), Rows.of(profiles, "user")
     return PromptAssembler(
         histories, profiles, index_of(users), builder, settings, num_similar_users=num_similar_users,
-        evidence=plain_evidence(table, items) if evidence else None,
+        evidence=None if evidence is None else plain_evidence(table, items), in_words=bool(evidence),
     )  # fmt: skip
 
 
