@@ -72,7 +72,7 @@ def _where(result: PairScore, views: Sequence[HeadView]) -> str:
     if result.forced:
         return f"the head at layer {layer}: fewer candidates than exit_policy.group_stop were left"
     if layer == 0:
-        return "what is known of the pair without the LLM: sure enough for exit_policy.evidence_confidence"
+        return "the head at layer 0, sure enough of what is known of the pair without the LLM"
     if any(view.layer == layer for view in views):
         return f"the head at layer {layer}, the first that was stable"
     return f"the LLM's own head at layer {layer}: no exit head was stable"
