@@ -38,6 +38,7 @@ MADE_BY = {
     "index": "train_retriever",
     "llm": "tune_llm",
     "exit_heads": "train_exit_heads",
+    "exit_policy": "calibrate_exits",
     "scores": "score",
     "reports": "evaluate",
 }

@@ -2,7 +2,8 @@
 
     dataset <- dataset, the raw files            retriever <- retriever, dataset
     index <- index, retriever                    llm <- llm, prompt, dataset, retriever, index
-    exit_heads <- exit_heads, prompt, all above  scores <- exit_policy, engine, prompt, requests, all above
+    exit_heads <- exit_heads, prompt, all above  exit_policy <- calibration, exit_policy.window, all above
+    scores <- exit_policy, engine, prompt, requests, all above
 
 Equal recipes make equal artifacts, so a recipe's version names the folder, and one that is there is not made again.
 """
@@ -90,6 +91,15 @@ def exit_heads_recipe(settings: Settings, parents: Mapping[str, str]) -> Recipe:
         "seed": settings.seed,
     }
     return Recipe("exit_heads", config, parents)
+
+
+def exit_policy_recipe(settings: Settings, parents: Mapping[str, str]) -> Recipe:
+    config = {
+        "calibration": _plain(settings.calibration),
+        "window": settings.exit_policy.window,
+        "seed": settings.seed,
+    }
+    return Recipe("exit_policy", config, parents)
 
 
 def reports_recipe(settings: Settings, parents: Mapping[str, str], predictors: Collection[str]) -> Recipe:

@@ -9,6 +9,7 @@ import time
 
 from optirag_core.artifacts import Artifact
 from optirag_core.config import Settings
+from ray_jobs.calibrate_exits import calibrate_exits
 from ray_jobs.command import run_job
 from ray_jobs.evaluate import evaluate
 from ray_jobs.prepare_data import prepare_data
@@ -19,7 +20,7 @@ from ray_jobs.train_retriever import train_retriever
 from ray_jobs.tune_llm import tune_llm
 
 log = logging.getLogger(__name__)
-STAGES = (prepare_data, train_retriever, tune_llm, train_exit_heads, score, evaluate)
+STAGES = (prepare_data, train_retriever, tune_llm, train_exit_heads, calibrate_exits, score, evaluate)
 
 
 def pipeline(settings: Settings) -> Artifact:

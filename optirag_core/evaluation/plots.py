@@ -108,8 +108,8 @@ def draw_calibration(calibration: Calibration) -> Plot:
         left_out = len(points) - len(shown)
         return Plot(
             "What exits cost and save",
-            f"Every exit policy that was tried, on {calibration.num_users:,} users. Other users found an order, from the "
-            "safest to the cheapest, in which they are tested until one fails; the last that passed is certified: "
+            f"Every exit policy that was tried, on {calibration.num_users:,} users. Other users found an order, from "
+            "the safest to the cheapest, in which they are tested until one fails; the last that passed is certified: "
             f"{calibration.statement}."
             + (
                 f" {left_out:,} policies further from zero than {CALIBRATION_RANGE:g} bounds are left out."

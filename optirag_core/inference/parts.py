@@ -14,6 +14,8 @@ from optirag_core.inference.opening import Artifacts
 from optirag_core.prompting.assembly import PromptAssembler
 from optirag_core.prompting.builder import PromptBuilder
 from optirag_core.retrieval.index import UserIndex
+from optirag_core.training.certificate import Calibration
+from optirag_core.training.policy_grid import Choice
 
 
 def open_assembler(
@@ -30,16 +32,31 @@ def open_assembler(
     return assembler, builder
 
 
-def open_scorer(settings: Settings, artifacts: Artifacts, *, device: str = "cpu") -> Scorer:
-    """The scorer of these artifacts."""
+def open_policy(settings: Settings, artifacts: Artifacts) -> Choice:
+    """The exit policy that scores, and its exit layers: the certified one, unless the settings name another."""
+    named = settings.exit_policy
+    if named.criterion == "calibrated":
+        certified = Calibration.load(artifacts["exit_policy"].path).certified
+        return certified.policy, certified.layers
+    return ExitPolicy(**named.model_dump(exclude={"uncertified"})), settings.exit_heads.layers
+
+
+def open_scorer(
+    settings: Settings, artifacts: Artifacts, *, choice: Choice | None = None, device: str = "cpu"
+) -> Scorer:
+    """The scorer of these artifacts.
+
+    Args:
+        choice: exit policy and exit layers; default those of `open_policy`.
+    """
+    policy, layers = choice or open_policy(settings, artifacts)
     engine = settings.engine
     model, _ = load_llm(artifacts["llm"].path, dtype=engine.dtype)
     model.to(device)
     heads = ExitHeads(model, settings.exit_heads.layers, load_answer_ids(artifacts["llm"].path))
     heads.load(artifacts["exit_heads"].path)
-    policy = ExitPolicy(**settings.exit_policy.model_dump())
     return Scorer(
-        model, heads.to(model.device), policy, max_tokens_in_flight=engine.max_tokens_in_flight,
+        model, heads.to(model.device), policy, layers=layers, max_tokens_in_flight=engine.max_tokens_in_flight,
         deterministic=engine.deterministic, compile_layers=engine.compile_layers,
     )  # fmt: skip
 

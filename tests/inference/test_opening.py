@@ -6,7 +6,14 @@ from optirag_core.artifacts import Workspace
 from optirag_core.config import Settings
 from optirag_core.errors import ArtifactMismatch
 from optirag_core.inference.opening import TRAINED, Pin, open_artifacts
-from optirag_core.recipes import Recipe, exit_heads_recipe, index_recipe, llm_recipe, retriever_recipe
+from optirag_core.recipes import (
+    Recipe,
+    exit_heads_recipe,
+    exit_policy_recipe,
+    index_recipe,
+    llm_recipe,
+    retriever_recipe,
+)
 
 
 @pytest.fixture
@@ -32,6 +39,7 @@ def workspace(settings, files):
         ("index", index_recipe),
         ("llm", lambda settings, parents: llm_recipe(settings, parents, None)),
         ("exit_heads", exit_heads_recipe),
+        ("exit_policy", exit_policy_recipe),
     ):
         digests[kind] = recipe(settings, dict(digests)).save(workspace, files, {}).digest
     return workspace
@@ -50,6 +58,17 @@ def test_heads_of_another_llm_are_refused(workspace, settings, files):
     other.save(workspace, files, {})
 
     with pytest.raises(ArtifactMismatch, match=r"exit_heads/\w+ was made from llm .* run train_exit_heads again"):
+        open_artifacts(settings, *TRAINED)
+
+
+def test_a_policy_of_other_heads_is_refused(workspace, settings, files):
+    heads = settings.exit_heads.model_copy(update={"epochs": 3})
+    other = settings.model_copy(update={"exit_heads": heads})
+    exit_heads_recipe(other, open_artifacts(settings, *TRAINED[:4]).digests).save(workspace, files, {})
+
+    with pytest.raises(
+        ArtifactMismatch, match=r"exit_policy/\w+ was made from exit_heads .* run calibrate_exits again"
+    ):
         open_artifacts(settings, *TRAINED)
 
 
