@@ -55,7 +55,7 @@ def test_unknown_key_names_the_nearest(raw, message):
         ("llm", "init", "guess", "scratch"),
         ("exit_heads", "decay", -0.1, 0.0),
         ("exit_policy", "window", 1, 2),
-        ("exit_policy", "threshold", -0.1, 0.0),
+        ("exit_policy", "threshold", -0.1, 0.01),
         ("exit_policy", "criterion", "guess", "none"),
         ("exit_policy", "evidence_confidence", 0.4, None),
         ("calibration", "epsilon", 0.0, 0.01),
@@ -84,6 +84,14 @@ def test_bounds_are_refused_with_key_and_value(section, key, wrong, right):
         ({"exit_heads": {"layers": [5, 3]}}, r"strictly increasing.*\[5, 3\]"),
         ({"exit_heads": {"layers": [3, 3]}}, r"strictly increasing.*\[3, 3\]"),
         ({**DEEP, "exit_heads": {"layers": [3, 8]}}, r"\[3, 8\] must lie below llm\.scratch\.shape\.num_layers 8"),
+        ({"exit_policy": {"criterion": "ratio"}}, r"criterion ratio .* has no certificate: .* or give --uncertified"),
+        (
+            {"exit_policy": {"criterion": "none", "frozen_prefix_after": 2}},
+            "none with these settings may change",
+        ),
+        ({"exit_policy": {"criterion": "none", "evidence_confidence": 0.9}}, "has no certificate"),
+        ({"exit_policy": {"threshold": 0.5}}, r"exit_policy\.threshold belongs to a policy that is named by hand"),
+        ({"exit_policy": {"group_stop": 2}}, r"exit_policy\.group_stop belongs to a policy that is named by hand"),
         ({"exit_heads": {"layers": [2, 4]}}, r"exit_policy\.window 3 reads 3 layers back: .* must be >= 3, got 2"),
     ],
 )
