@@ -43,7 +43,7 @@ def main() -> None:
     engine = open_scorer(settings, artifacts)
     heads = ExitHeads(model, settings.exit_heads.layers, builder.answer_ids)
     heads.load(artifacts["exit_heads"].path)
-    plain = PlainScorer(model, heads, engine.policy)
+    plain = PlainScorer(model, heads, engine.policy, layers=engine.layers)
     calls = {"engine": lambda: engine.score(groups).scores, "plain": lambda: plain.score(groups)}
     seconds: dict[str, list[float]] = {name: [] for name in calls}
     scores: dict[str, list[list[PairScore]]] = {}

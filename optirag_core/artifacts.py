@@ -40,6 +40,7 @@ MADE_BY = {
     "llm": "tune_llm",
     "exit_features": "exit_features",
     "exit_heads": "train_exit_heads",
+    "exit_policy": "calibrate_exits",
     "scores": "score",
     "reports": "evaluate",
 }

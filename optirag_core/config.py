@@ -226,7 +226,15 @@ class ExitFeaturesSettings(Section):
     """Hidden states of the frozen LLM at labelled pairs, from which heads and policies are made."""
 
     max_users: Count | None = Field(
-        None, description="at most this many users of each purpose (heads, policy, test) and split, spread evenly"
+        None, description="at most this many users of each role (heads, policy) and split, spread evenly"
+    )
+    test_users: Annotated[int, Field(ge=0)] = Field(
+        2000,
+        description="test users, drawn with the seed as requests.max_users draws, at whom the report looks layer by "
+        "layer; nothing learns from them",
+    )
+    frozen_prefixes: tuple[Count, ...] = Field(
+        (), description="values of exit_policy.frozen_prefix_after to choose from; each runs the LLM once more"
     )
 
 
@@ -257,19 +265,46 @@ class ExitHeadsSettings(Section):
 
 
 class ExitPolicySettings(Section):
-    """When a pair stops (paper section 5, algorithm 2)."""
+    """When a pair stops (paper section 5, algorithm 2): as calibrated, or by a policy that is named here."""
 
-    criterion: Literal["ratio", "probability", "none"] = Field(
-        "ratio", description="ratio: p_yes/p_no (algorithm 2); probability: p_yes (section 5.1); none: full depth"
+    criterion: Literal["calibrated", Criterion, "none"] = Field(
+        "calibrated",
+        description="calibrated: the policy that calibrate_exits has certified; none: full depth; any other needs "
+        "uncertified. ratio: p_yes/p_no (algorithm 2); probability: p_yes (section 5.1); confidence: max(p, 1 - p); "
+        "entropy: in nats; patience: one answer over the window",
     )
-    window: Annotated[int, Field(ge=2)] = Field(3, description="m of algorithm 2")
+    uncertified: bool = Field(
+        False, description="score by an approximate policy that has no certificate; --uncertified sets it"
+    )
+    window: Annotated[int, Field(ge=2)] = Field(3, description="m of algorithm 2; of calibrated policies the widest")
     threshold: Annotated[float, Field(ge=0.0)] = Field(0.01, description="tau of algorithm 2")
+    evidence_confidence: Annotated[float, Field(ge=0.5, le=1.0)] | None = Field(
+        None, description="a pair of which the evidence alone is at least this sure stops before layer 1; approximate"
+    )
     group_stop: Count | None = Field(
         None, description="k_min: a user's candidates stop together once fewer of them are left; approximate"
     )
     frozen_prefix_after: Count | None = Field(
         None, description="above this layer the shared prefix keeps its hidden states; approximate"
     )
+
+    @model_validator(mode="after")
+    def _certified(self) -> Self:
+        approximations = {name: getattr(self, name) for name in ("evidence_confidence", "frozen_prefix_after")}
+        if self.criterion == "calibrated":
+            names = ("threshold", "group_stop", *approximations)
+            named = [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
+            if named:
+                raise ValueError(
+                    f"exit_policy.{named[0]} belongs to a policy that is named by hand, and calibrate_exits chooses "
+                    "its own: leave it out, or set exit_policy.criterion as well"
+                )
+        elif not self.uncertified and (self.criterion != "none" or any(approximations.values())):
+            raise ValueError(
+                f"exit_policy.criterion {self.criterion} with these settings may change scores and has no certificate: "
+                "set it to calibrated, or to none alone for full depth, or give --uncertified"
+            )
+        return self
 
 
 class CalibrationSettings(Section):
@@ -293,9 +328,6 @@ class CalibrationSettings(Section):
         description="of every criterion but patience; confidence takes 1 - threshold",
     )
     group_stops: tuple[Count | None, ...] = Field((None, 2, 4), description="used where a user has several candidates")
-    frozen_prefixes: tuple[Count | None, ...] = Field(
-        (None,), description="values of exit_policy.frozen_prefix_after; each but null runs the LLM once more"
-    )
     evidence_shares: tuple[Share, ...] = Field(
         (0.0, 0.25, 0.5, 0.75, 1.0),
         description="share of pairs that stop at depth 0, the surest first; used where the heads read evidence",

@@ -3,8 +3,9 @@
     dataset <- dataset, the raw files            evidence <- evidence.attributes, dataset
     retriever <- retriever, dataset              index <- index, retriever
     llm <- llm, prompt, evidence.prompt, all above
-    exit_features <- exit_features, layers, prompt, all above
+    exit_features <- exit_features, exit_heads.layers, exit_policy.window, prompt, all above
     exit_heads <- exit_heads, evidence.heads, prompt, all above
+    exit_policy <- calibration, exit_policy.window, all above
     scores <- exit_policy, engine, prompt, requests, all above but exit_features
 
 Equal recipes make equal artifacts, so a recipe's version names the folder, and one that is there is not made again.
@@ -96,7 +97,6 @@ def exit_features_recipe(settings: Settings, parents: Mapping[str, str]) -> Reci
         "exit_features": _plain(settings.exit_features),
         "layers": list(settings.exit_heads.layers),
         "window": settings.exit_policy.window,
-        "test_users": settings.requests.max_users,
         "prompt": prompt_config(settings),
         "seed": settings.seed,
     }
@@ -111,6 +111,15 @@ def exit_heads_recipe(settings: Settings, parents: Mapping[str, str]) -> Recipe:
         "seed": settings.seed,
     }
     return Recipe("exit_heads", config, parents)
+
+
+def exit_policy_recipe(settings: Settings, parents: Mapping[str, str]) -> Recipe:
+    config = {
+        "calibration": _plain(settings.calibration),
+        "window": settings.exit_policy.window,
+        "seed": settings.seed,
+    }
+    return Recipe("exit_policy", config, parents)
 
 
 def reports_recipe(settings: Settings, parents: Mapping[str, str], predictors: Collection[str]) -> Recipe:

@@ -53,7 +53,7 @@ def _stop(error: OptiragError) -> NoReturn:
 def parse(
     argv: Sequence[str], *, description: str = "", arguments: Sequence[str] = ()
 ) -> tuple[Settings, dict[str, str]]:
-    """`--config FILE` and any number of `--section.key value`.
+    """`--config FILE`, `--uncertified`, and any number of `--section.key value`.
 
     Raises:
         ConfigError: an argument is no `--key value` pair, or the settings are wrong.
@@ -66,10 +66,14 @@ def parse(
     parser.add_argument(
         "--config", type=Path, required=True, help="YAML file of settings, e.g. ray_jobs/configs/*.yaml"
     )
+    parser.add_argument(
+        "--uncertified", action="store_true", help="score by an exit policy of the settings that has no certificate"
+    )
     for name in arguments:
         parser.add_argument(f"--{name}", required=True)
     known, rest = parser.parse_known_args(argv)
-    settings = load_settings(known.config, _pairs(rest))
+    flags = [("exit_policy.uncertified", "true")] if known.uncertified else []
+    settings = load_settings(known.config, flags + _pairs(rest))
     return settings, {name: getattr(known, name) for name in arguments}
 
 

@@ -9,6 +9,7 @@ from contextlib import closing
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from ray.actor import ActorHandle
 from tqdm import tqdm
@@ -23,7 +24,7 @@ from optirag_core.engine.loading import load_tokenizer
 from optirag_core.engine.memory import keep_freed_memory
 from optirag_core.engine.states import window_layers
 from optirag_core.inference.opening import Pin, open_artifacts
-from optirag_core.inference.parts import check_prompts_fit, open_assembler, open_untrained
+from optirag_core.inference.parts import check_prompts_fit, open_assembler, open_recorders
 from optirag_core.inference.requests import test_requests
 from optirag_core.recipes import exit_features_recipe
 from optirag_core.training.exit_features import features_of, labelled_prompts, labelled_requests, save_features
@@ -45,7 +46,7 @@ def exit_features(settings: Settings) -> Artifact:
         return done
     check_prompts_fit(settings, artifacts)
     dataset = Dataset.load(artifacts["dataset"].path)
-    asked = test_requests(dataset, settings.requests.max_users, settings.seed)
+    asked = test_requests(dataset, settings.exit_features.test_users, settings.seed)
     requests = labelled_requests(dataset, asked, settings.exit_features.max_users)
     arguments = {"settings": settings.model_dump(mode="json"), "pins": artifacts.pins}
     stages = Stage(BuildLabelledPrompts, arguments), Stage(RecordStates, arguments)
@@ -94,7 +95,7 @@ class RecordStates:
         if not on_gpu:
             keep_freed_memory()
         artifacts = open_artifacts(loaded, *pins, pins=pins)
-        self._scorer = open_untrained(loaded, artifacts, device="cuda" if on_gpu else "cpu")
+        self._scorers = open_recorders(loaded, artifacts, device="cuda" if on_gpu else "cpu")
         num_layers = AutoConfig.from_pretrained(artifacts["llm"].path).num_hidden_layers
         self._layers = window_layers(loaded.exit_heads.layers, loaded.exit_policy.window, num_layers)
         self._board = board
@@ -102,7 +103,14 @@ class RecordStates:
     def __call__(self, row: pa.Table) -> pa.Table:
         number, prompts = shard_table(row)
         with noted(self._board, "score", number):
-            return shard_row(number, features_of(self._scorer, prompts, self._layers))
+            features = [features_of(self._scorers[None], prompts, self._layers)]
+            choosing = prompts.filter(pc.equal(prompts["purpose"], "policy"))
+            features += [
+                features_of(scorer, choosing, self._layers)
+                for frozen, scorer in self._scorers.items()
+                if frozen and len(choosing)
+            ]
+            return shard_row(number, pa.concat_tables(features))
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import pyarrow.compute as pc
 import torch
 
-from optirag_core.config import ExitPolicySettings, Settings
+from optirag_core.config import Settings
 from optirag_core.data.dataset import Dataset
 from optirag_core.engine.groups import PairScore
 from optirag_core.engine.loading import load_tokenizer
+from optirag_core.engine.policy import ExitPolicy
 from optirag_core.engine.trace import HeadView
 from optirag_core.errors import DataError
 from optirag_core.inference.opening import TRAINED, open_artifacts
@@ -37,7 +38,7 @@ def explain(settings: Settings, *, user: str, item: str) -> None:
     _print_similar_users(assembled)
     print(f"\nPrompt ({len(group.prefix)} shared tokens + {len(group.suffixes[0])} of the candidate)\n")
     print(tokenizer.decode([*group.prefix, *group.suffixes[0]]))
-    _print_heads(views, settings.exit_policy)
+    _print_heads(views, scorer.policy, scorer.layers)
     print(f"\np(yes) = {result.score:.4f} from {_where(result, views)}")
     print(f"The user's own answer: {_label(dataset, user, item)}")
 
@@ -58,8 +59,9 @@ def _print_similar_users(assembled: Assembled) -> None:
         print(f"Similar user {rank}: {neighbour.user_id} (cosine {neighbour.similarity:.4f})")
 
 
-def _print_heads(views: Sequence[HeadView], policy: ExitPolicySettings) -> None:
+def _print_heads(views: Sequence[HeadView], policy: ExitPolicy, layers: Sequence[int]) -> None:
     print(f"\nExit heads: criterion {policy.criterion}, window {policy.window}, threshold {policy.threshold}")
+    print(f"In use: the heads at layers {', '.join(map(str, layers)) or 'none'}")
     print("layer   p(yes)   statistic  stable  values of layers l-m..l")
     for view in views:
         stable = "yes" if view.exits else "no"

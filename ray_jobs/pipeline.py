@@ -9,6 +9,7 @@ import time
 
 from optirag_core.artifacts import Artifact
 from optirag_core.config import Settings
+from ray_jobs.calibrate_exits import calibrate_exits
 from ray_jobs.command import run_job
 from ray_jobs.evaluate import evaluate
 from ray_jobs.exit_features import exit_features
@@ -22,7 +23,8 @@ from ray_jobs.tune_llm import tune_llm
 
 log = logging.getLogger(__name__)
 STAGES = (
-    prepare_data, fit_evidence, train_retriever, tune_llm, exit_features, train_exit_heads, score, evaluate,
+    prepare_data, fit_evidence, train_retriever, tune_llm, exit_features, train_exit_heads, calibrate_exits, score,
+    evaluate,
 )  # fmt: skip
 
 

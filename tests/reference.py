@@ -86,9 +86,13 @@ def score_pair(
 class PlainScorer:
     """The engine's plain form: every pair is a padded row of its own, and rows leave the batch when they exit."""
 
-    def __init__(self, model: PreTrainedModel, heads: ExitHeads, policy: ExitPolicy, *, batch_size: int = 32) -> None:
+    def __init__(
+        self, model: PreTrainedModel, heads: ExitHeads, policy: ExitPolicy, *, batch_size: int = 32,
+        layers: Sequence[int] | None = None,
+    ) -> None:  # fmt: skip
         self._decoder = model.model
         self._heads = heads
+        self._layers = heads.layers if layers is None else layers
         self._policy = policy
         self._batch_size = batch_size
 
@@ -115,7 +119,7 @@ class PlainScorer:
             # Padding stands behind the prompt, so the causal mask alone keeps it from being seen.
             hidden = layer(hidden, attention_mask=None, position_embeddings=rotary)
             states.append(hidden[torch.arange(len(last)), last])
-            if number not in self._heads.layers or not len(alive):
+            if number not in self._layers or not len(alive):
                 continue
             window = torch.stack(states[-self._policy.window - 1 :], dim=1)  # [R, m+1, D]
             logits = self._heads[number](window, evidence)  # [R, m+1, 2]

@@ -14,7 +14,9 @@ from optirag_core.recipes import (
     Recipe,
     dataset_recipe,
     evidence_recipe,
+    exit_features_recipe,
     exit_heads_recipe,
+    exit_policy_recipe,
     index_recipe,
     llm_recipe,
     reports_recipe,
@@ -25,32 +27,34 @@ from optirag_core.runs.plan import ShardPlan
 
 TEMPLATES = Path(prompting.__file__).parent / "templates"
 FLOORS = ["user mean", "item mean"]
-ALL = "dataset evidence retriever index llm exit_heads scores"
+ALL = "dataset evidence retriever index llm exit_features exit_heads exit_policy scores"
 CHANGES = {
     "workspace": ("elsewhere", ""),
     "seed": (1, ALL),
     "dataset.path": ("elsewhere", ""),
     "dataset.min_history": (4, ALL),
     "dataset.split.tune_share": (0.2, ALL),
-    "retriever.num_layers": (2, "retriever index llm exit_heads scores"),
-    "retriever.patience": (1, "retriever index llm exit_heads scores"),
-    "index.factory": ("HNSW32", "index llm exit_heads scores"),
-    "evidence.attributes": (["author"], "evidence llm exit_heads scores"),
-    "evidence.heads": (False, "exit_heads scores"),
-    "evidence.prompt": (True, "llm exit_heads scores"),
-    "prompt.template": ("books", "llm exit_heads scores"),
-    "prompt.num_similar_users": (2, "llm exit_heads scores"),
-    "prompt.max_history": (10, "llm exit_heads scores"),
-    "prompt.answer_yes": ("good", "llm exit_heads scores"),
-    "llm.scratch.epochs": (3, "llm exit_heads scores"),
-    "llm.scratch.shape.hidden_size": (64, "llm exit_heads scores"),
+    "retriever.num_layers": (2, "retriever index llm exit_features exit_heads exit_policy scores"),
+    "retriever.patience": (1, "retriever index llm exit_features exit_heads exit_policy scores"),
+    "index.factory": ("HNSW32", "index llm exit_features exit_heads exit_policy scores"),
+    "evidence.attributes": (["author"], "evidence llm exit_features exit_heads exit_policy scores"),
+    "evidence.heads": (False, "exit_heads exit_policy scores"),
+    "evidence.prompt": (True, "llm exit_features exit_heads exit_policy scores"),
+    "prompt.template": ("books", "llm exit_features exit_heads exit_policy scores"),
+    "prompt.num_similar_users": (2, "llm exit_features exit_heads exit_policy scores"),
+    "prompt.max_history": (10, "llm exit_features exit_heads exit_policy scores"),
+    "prompt.answer_yes": ("good", "llm exit_features exit_heads exit_policy scores"),
+    "llm.scratch.epochs": (3, "llm exit_features exit_heads exit_policy scores"),
+    "llm.scratch.shape.hidden_size": (64, "llm exit_features exit_heads exit_policy scores"),
     "llm.pretrained.learning_rate": (0.1, ""),  # llm.init is scratch
     "llm.pretrained.path": ("elsewhere", ""),
-    "exit_heads.layers": ([3], "exit_heads scores"),
-    "exit_heads.epochs": (2, "exit_heads scores"),
-    "exit_policy.threshold": (0.1, "scores"),
-    "exit_policy.window": (2, "scores"),
-    "exit_policy.group_stop": (2, "scores"),
+    "exit_features.test_users": (10, "exit_features exit_heads exit_policy scores"),
+    "exit_heads.layers": ([3], "exit_features exit_heads exit_policy scores"),
+    "exit_heads.epochs": (2, "exit_heads exit_policy scores"),
+    "exit_policy.criterion": ("none", "scores"),
+    "exit_policy.window": (2, "exit_features exit_heads exit_policy scores"),
+    "calibration.epsilon": (0.01, "exit_policy scores"),
+    "calibration.thresholds": ([0.1], "exit_policy scores"),
     "engine.dtype": ("bfloat16", "scores"),
     "engine.max_tokens_in_flight": (8192, "scores"),
     "requests.path": ("elsewhere", ""),  # what lies there counts, not where: `test_requests_are_part_of_the_scores`
@@ -87,7 +91,9 @@ def versions(settings: Settings, *, weights: str | None = None, requests: str = 
         ("retriever", lambda settings, _: retriever_recipe(settings, dataset)),
         ("index", lambda settings, parents: index_recipe(settings, dataset | {"retriever": parents["retriever"]})),
         ("llm", lambda settings, parents: llm_recipe(settings, parents, weights)),
+        ("exit_features", exit_features_recipe),
         ("exit_heads", exit_heads_recipe),
+        ("exit_policy", exit_policy_recipe),
     ):
         made[kind] = recipe(settings, dict(made)).version
     made["scores"] = run_identity(settings, dict(made), {"split": requests}, ShardPlan(())).run_id
@@ -113,7 +119,7 @@ def test_every_section_of_the_settings_is_in_the_table():
 def test_a_pretrained_llm_is_known_by_its_weights_and_not_by_its_place():
     settings = settings_from({"llm": {"init": "pretrained", "pretrained": {"path": "here"}}})
     moved = with_setting("llm.pretrained.path", "there", settings)
-    dependent = {"llm", "exit_heads", "scores"}
+    dependent = {"llm", "exit_features", "exit_heads", "exit_policy", "scores"}
 
     assert remade(versions(settings, weights="1" * 64), versions(moved, weights="1" * 64)) == set()
     assert remade(versions(settings, weights="1" * 64), versions(settings, weights="2" * 64)) == dependent
@@ -130,7 +136,13 @@ def test_a_template_is_known_by_its_text_and_not_by_its_name(tmp_path):
     assert remade(versions(Settings()), versions(copied)) == set()
 
     source.write_text(source.read_text(encoding="utf-8").replace("Instruction", "Task"), encoding="utf-8")
-    assert remade(versions(Settings()), versions(copied)) == {"llm", "exit_heads", "scores"}
+    assert remade(versions(Settings()), versions(copied)) == {
+        "llm",
+        "exit_features",
+        "exit_heads",
+        "exit_policy",
+        "scores",
+    }
 
 
 def test_requests_are_part_of_the_scores():

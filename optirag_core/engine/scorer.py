@@ -50,12 +50,14 @@ class Scorer:
         heads: ExitHeads,
         policy: ExitPolicy,
         *,
+        layers: Sequence[int] | None = None,
         max_tokens_in_flight: int = 16384,
         deterministic: bool = False,
         compile_layers: bool = False,
     ) -> None:
         """
         Args:
+            layers: the exit layers in use; default all that have a head.
             max_tokens_in_flight: prompt tokens that wait or run at a time; a step takes half of them. With
                 `group_stop`, what waits for its own user group may exceed it.
             deterministic: fill rows up to a multiple of ROW_BUCKET, so that matrix products use the same kernels
@@ -78,6 +80,7 @@ class Scorer:
         self._shape = ModelShape.of(model.config)
         self._heads = heads
         self.policy = policy
+        self.layers = heads.layers if layers is None else tuple(layers)
         self._max_tokens = max_tokens_in_flight
         self._context = context_length(model.config)
         self._numbers = itertools.count()
@@ -287,7 +290,7 @@ class Scorer:
 
     def _next_head(self, depth: int) -> int:
         """The 1-based layer of the next head behind a depth."""
-        deeper = (layer for layer in self._heads.layers if layer > depth and self.policy.criterion != "none")
+        deeper = (layer for layer in self.layers if layer > depth and self.policy.criterion != "none")
         return next(deeper, self._shape.num_layers)
 
 

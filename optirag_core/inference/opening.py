@@ -8,7 +8,7 @@ from optirag_core.config import Settings
 from optirag_core.errors import ArtifactMismatch
 from optirag_core.recipes import prompt_config
 
-TRAINED = ("dataset", "evidence", "retriever", "index", "llm", "exit_heads")
+TRAINED = ("dataset", "evidence", "retriever", "index", "llm", "exit_heads", "exit_policy")
 """All that scoring needs, parents first."""
 
 APART = {("evidence", "retriever"), ("evidence", "index"), ("exit_features", "scores")}

@@ -16,6 +16,8 @@ from optirag_core.inference.opening import Artifacts
 from optirag_core.prompting.assembly import PromptAssembler
 from optirag_core.prompting.builder import PromptBuilder
 from optirag_core.retrieval.index import UserIndex
+from optirag_core.training.certificate import Calibration
+from optirag_core.training.policy_grid import Choice
 
 
 def open_assembler(
@@ -33,19 +35,32 @@ def open_assembler(
     return assembler, builder
 
 
+def open_policy(settings: Settings, artifacts: Artifacts) -> Choice:
+    """The exit policy that scores, and its exit layers: the certified one, unless the settings name another."""
+    named = settings.exit_policy
+    if named.criterion == "calibrated":
+        certified = Calibration.load(artifacts["exit_policy"].path).certified
+        return certified.policy, certified.layers
+    return ExitPolicy(**named.model_dump(exclude={"uncertified"})), settings.exit_heads.layers
+
+
 def open_scorer(settings: Settings, artifacts: Artifacts, *, device: str = "cpu") -> Scorer:
     """The scorer of these artifacts."""
     model, _ = load_llm(artifacts["llm"].path, dtype=settings.engine.dtype)
     heads = untrained_heads(settings, artifacts, model)
     heads.load(artifacts["exit_heads"].path)
-    return _scorer(settings, model, heads, ExitPolicy(**settings.exit_policy.model_dump()), device)
+    return _scorer(settings, model, heads, open_policy(settings, artifacts), device)
 
 
-def open_untrained(settings: Settings, artifacts: Artifacts, *, device: str = "cpu") -> Scorer:
-    """The LLM before its heads are trained, for hidden states."""
+def open_recorders(settings: Settings, artifacts: Artifacts, *, device: str = "cpu") -> dict[int | None, Scorer]:
+    """The LLM before its heads are trained, for hidden states: by `frozen_prefix_after`."""
     model, _ = load_llm(artifacts["llm"].path, dtype=settings.engine.dtype)
-    full_depth = ExitPolicy("none", settings.exit_policy.window, settings.exit_policy.threshold)
-    return _scorer(settings, model, untrained_heads(settings, artifacts, model), full_depth, device)
+    heads = untrained_heads(settings, artifacts, model)
+    recorders = {}
+    for frozen in (None, *settings.exit_features.frozen_prefixes):
+        full_depth = ExitPolicy("none", settings.exit_policy.window, 0.0, frozen_prefix_after=frozen)
+        recorders[frozen] = _scorer(settings, model, heads, (full_depth, heads.layers), device)
+    return recorders
 
 
 def open_heads(settings: Settings, artifacts: Artifacts) -> tuple[ExitHeads, AnswerHead]:
@@ -67,11 +82,11 @@ def untrained_heads(settings: Settings, artifacts: Artifacts, model: PreTrainedM
     return heads
 
 
-def _scorer(settings: Settings, model: PreTrainedModel, heads: ExitHeads, policy: ExitPolicy, device: str) -> Scorer:
-    engine = settings.engine
+def _scorer(settings: Settings, model: PreTrainedModel, heads: ExitHeads, choice: Choice, device: str) -> Scorer:
+    (policy, layers), engine = choice, settings.engine
     model.to(device)
     return Scorer(
-        model, heads.to(device), policy, max_tokens_in_flight=engine.max_tokens_in_flight,
+        model, heads.to(device), policy, layers=layers, max_tokens_in_flight=engine.max_tokens_in_flight,
         deterministic=engine.deterministic, compile_layers=engine.compile_layers,
     )  # fmt: skip
 

@@ -22,8 +22,10 @@ from optirag_core.data.dataset import Dataset, write_table
 from optirag_core.data.schema import REQUESTS
 from optirag_core.data.splits import requests_for
 from optirag_core.engine.cost import ModelShape
+from optirag_core.engine.heads import ExitHeads
 from optirag_core.engine.scorer import Scorer
 from optirag_core.engine.states import LastStates
+from optirag_core.engine.trace import Trace
 from optirag_core.errors import ArtifactMismatch
 from optirag_core.inference.prompts import PROMPTS, assembled_prompts, groups_of
 from optirag_core.prompting.assembly import PromptAssembler
@@ -46,6 +48,7 @@ PAIRS = [
     pa.field("parts", pa.int32()),  # the packed group that the pair was in
     pa.field("prefix_tokens", pa.int32()),
     pa.field("suffix_tokens", pa.int32()),
+    pa.field("frozen_prefix_after", pa.int32()),  # 0: the prefix went all the way
     pa.field("evidence", pa.list_(pa.float32())),  # [F], standardised; null without evidence
 ]
 """Columns of features before those of the hidden states, `layer_5` ... [D]; a request's rows are neighbours."""
@@ -77,7 +80,7 @@ def labelled_requests(dataset: Dataset, test: pa.Table, max_users: int | None) -
 
     Args:
         test: requests of the test split with their `labels`.
-        max_users: of each purpose and split, at most this many users, spread evenly over the table.
+        max_users: of each role and split, at most this many users, spread evenly over the table.
 
     Returns:
         `LABELLED_REQUESTS`.
@@ -88,7 +91,7 @@ def labelled_requests(dataset: Dataset, test: pa.Table, max_users: int | None) -
         parts += [(role, split, requests_for(rows, split)) for split in ("tune", "validation")]
     tables = []
     for purpose, split, requests in parts:
-        if max_users and max_users < len(requests):
+        if purpose != "test" and max_users and max_users < len(requests):
             requests = requests.take(np.linspace(0, len(requests) - 1, max_users, dtype=np.int64))
         requests = requests.append_column(ORIGIN[0], pa.repeat(purpose, len(requests)))
         tables.append(requests.append_column(ORIGIN[1], pa.repeat(split, len(requests))))
@@ -136,6 +139,7 @@ def features_of(scorer: Scorer, prompts: pa.Table, layers: Sequence[int]) -> pa.
     columns |= {name: pa.array(getattr(states, name).numpy(), pa.int32()) for name in PACKING}
     evidence = [pair for group in groups for pair in group.evidence or [None] * len(group.suffixes)]
     columns["evidence"] = pa.array(evidence, pa.list_(pa.float32()))
+    columns["frozen_prefix_after"] = pa.repeat(scorer.policy.frozen_prefix_after or 0, len(of_pair)).cast(pa.int32())
     table = pa.table([columns[field.name] for field in PAIRS], schema=pa.schema(PAIRS))
     for column, layer in enumerate(layers):
         vectors = pa.array(states.states[:, column].flatten().numpy())
@@ -155,13 +159,19 @@ def save_features(tables: Iterable[tuple[int, pa.Table]], shape: ModelShape, fol
     return num_pairs
 
 
-def read_features(folder: Path, purpose: Purpose, split: str | None = None) -> ExitFeatures:
+def read_features(
+    folder: Path, purpose: Purpose, split: str | None = None, *, frozen_prefix_after: int | None = None
+) -> ExitFeatures:
     """The pairs of one purpose, or of one split of it.
+
+    Args:
+        frozen_prefix_after: of the pass; other than None the policy's users alone have one.
 
     Raises:
         ArtifactMismatch: there is none.
     """
-    wanted = [("purpose", "=", purpose), *([("split", "=", split)] if split else [])]
+    wanted = [("purpose", "=", purpose), ("frozen_prefix_after", "=", frozen_prefix_after or 0)]
+    wanted += [("split", "=", split)] if split else []
     tables = [pq.read_table(file, filters=wanted) for file in sorted(folder.glob("*.parquet"))]
     table = pa.concat_tables(tables).combine_chunks() if tables else pa.table({})
     if not len(table):
@@ -170,10 +180,26 @@ def read_features(folder: Path, purpose: Purpose, split: str | None = None) -> E
             "dataset.split.tune_share or the share of their users"
         )
     shape = ModelShape(**json.loads((folder / SHAPE_FILE).read_text(encoding="utf-8")))
-    return _features(table, shape)
+    return _features(table, shape, frozen_prefix_after)
 
 
-def _features(table: pa.Table, shape: ModelShape) -> ExitFeatures:
+def read_traces(
+    folder: Path, heads: ExitHeads, window: int, frozen_prefixes: Sequence[int]
+) -> tuple[ExitFeatures, dict[int | None, Trace]]:
+    """What these heads make of the policy's users, by `frozen_prefix_after`; the features are those of None.
+
+    Raises:
+        ArtifactMismatch: as `read_features`.
+    """
+    by_frozen, traces = {}, {}
+    for frozen in (None, *frozen_prefixes):
+        features = by_frozen[frozen] = read_features(folder, "policy", frozen_prefix_after=frozen)
+        evidence = features.evidence if heads.num_features else None
+        traces[frozen] = Trace.of_states(features.states, heads, evidence, window=window)
+    return by_frozen[None], traces
+
+
+def _features(table: pa.Table, shape: ModelShape, frozen_prefix_after: int | None) -> ExitFeatures:
     layers = [int(name.removeprefix(LAYER)) for name in table.column_names if name.startswith(LAYER)]
     states = [_matrix(table[f"{LAYER}{layer}"]) for layer in layers]
     request, part, prefix, suffix = (
@@ -183,7 +209,7 @@ def _features(table: pa.Table, shape: ModelShape) -> ExitFeatures:
     _, parts = torch.stack([request, part]).unique(dim=1, return_inverse=True)  # a part's number is its file's
     packed = LastStates(
         states=torch.stack(states, dim=1), layers=tuple(layers), parts=parts, prefix_tokens=prefix,
-        suffix_tokens=suffix, sizes=tuple(sizes.tolist()), shape=shape, frozen_prefix_after=None,
+        suffix_tokens=suffix, sizes=tuple(sizes.tolist()), shape=shape, frozen_prefix_after=frozen_prefix_after,
     )  # fmt: skip
     return ExitFeatures(
         users=table["user_id"].to_numpy(),

@@ -126,6 +126,19 @@ def test_what_a_trace_cannot_tell_is_refused(trace, policy, layers, message):
         replay(trace, policy, layers=layers)
 
 
+@pytest.mark.parametrize("layers", [(), (5,), (5, 6)])
+def test_a_live_run_uses_the_exit_layers_that_it_is_given(model, heads, trace, layers):
+    policy = replace(POLICY, threshold=threshold_between(trace, POLICY, 0.5))
+    live = Scorer(model, heads, policy, layers=layers, max_tokens_in_flight=MAX_TOKENS).score(GROUPS)
+
+    replayed = replay(trace, policy, layers=layers)
+
+    expected = [pair.exit_layer for pairs in live.scores for pair in pairs]
+    assert [pair.exit_layer for pairs in replayed.scores for pair in pairs] == expected
+    assert set(expected) <= {*layers, 7}
+    assert replayed.cost == live.figures.cost
+
+
 def test_some_groups_replay_as_in_the_whole(trace):
     policy = replace(POLICY, group_stop=2, threshold=threshold_between(trace, POLICY, 0.5))
     chosen = torch.isin(trace.user_groups, torch.tensor([1, 3]))

@@ -6,7 +6,15 @@ from optirag_core.artifacts import Workspace
 from optirag_core.config import EvidenceSettings, Settings
 from optirag_core.errors import ArtifactMismatch
 from optirag_core.inference.opening import TRAINED, Pin, open_artifacts
-from optirag_core.recipes import Recipe, evidence_recipe, exit_heads_recipe, index_recipe, llm_recipe, retriever_recipe
+from optirag_core.recipes import (
+    Recipe,
+    evidence_recipe,
+    exit_heads_recipe,
+    exit_policy_recipe,
+    index_recipe,
+    llm_recipe,
+    retriever_recipe,
+)
 
 
 @pytest.fixture
@@ -34,6 +42,7 @@ def workspace(settings, files):
         ("index", lambda settings, parents: index_recipe(settings, {k: parents[k] for k in ("dataset", "retriever")})),
         ("llm", lambda settings, parents: llm_recipe(settings, parents, None)),
         ("exit_heads", exit_heads_recipe),
+        ("exit_policy", exit_policy_recipe),
     ):
         digests[kind] = recipe(settings, dict(digests)).save(workspace, files, {}).digest
     return workspace
@@ -52,6 +61,15 @@ def test_heads_of_another_llm_are_refused(workspace, settings, files):
     other.save(workspace, files, {})
 
     with pytest.raises(ArtifactMismatch, match=r"exit_heads/\w+ was made from llm .* run train_exit_heads again"):
+        open_artifacts(settings, *TRAINED)
+
+
+def test_a_policy_of_other_heads_is_refused(workspace, settings, files):
+    heads = settings.exit_heads.model_copy(update={"epochs": 3})
+    other = settings.model_copy(update={"exit_heads": heads})
+    exit_heads_recipe(other, open_artifacts(settings, *TRAINED[:5]).digests).save(workspace, files, {})
+
+    with pytest.raises(ArtifactMismatch, match=r"exit_policy/\w+ was made from exit_heads .* run calibrate_exits"):
         open_artifacts(settings, *TRAINED)
 
 

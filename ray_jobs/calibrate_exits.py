@@ -1,0 +1,74 @@
+"""LLM, exit heads -> the cheapest exit policy that is certified to cost little: the `exit_policy` artifact.
+
+python -m ray_jobs.calibrate_exits --config ray_jobs/configs/demo.yaml
+"""
+
+import logging
+
+from optirag_core.artifacts import Artifact, scratch_folder
+from optirag_core.config import Settings
+from optirag_core.inference.opening import open_artifacts
+from optirag_core.inference.parts import open_heads
+from optirag_core.recipes import exit_policy_recipe
+from optirag_core.training.certificate import Calibration
+from optirag_core.training.exit_features import read_traces
+from optirag_core.training.exit_policy import calibrate
+from optirag_core.training.learn_then_test import users_needed
+from ray_jobs.command import run_job
+
+log = logging.getLogger(__name__)
+PARENTS = ("dataset", "evidence", "retriever", "index", "llm", "exit_features", "exit_heads")
+
+
+def calibrate_exits(settings: Settings) -> Artifact:
+    """Choose the exit policy that `score` uses, with its certificate."""
+    artifacts = open_artifacts(settings, *PARENTS)
+    recipe = exit_policy_recipe(settings, artifacts.digests)
+    if done := recipe.made(artifacts.workspace):
+        return done
+    heads, _ = open_heads(settings, artifacts)
+    features, traces = read_traces(
+        artifacts["exit_features"].path, heads, settings.exit_policy.window, settings.exit_features.frozen_prefixes
+    )
+    labels = features.labels.numpy().astype(int)
+    calibration = calibrate(traces, labels, features.users, settings.calibration, seed=settings.seed)
+    with scratch_folder() as files:
+        calibration.save(files)
+        artifact = recipe.save(artifacts.workspace, files, _metrics(calibration))
+    _tell(calibration)
+    return artifact
+
+
+def _metrics(calibration: Calibration) -> dict[str, object]:
+    certified = calibration.certified
+    return {
+        "criterion": certified.policy.criterion,
+        "num_users": calibration.num_users,
+        "num_policies": len(calibration.candidates),
+        "p_value": certified.p_value,
+        "excess_loss": certified.excess_loss,
+        "upper_bound": calibration.upper_bound,
+        "auc_difference": certified.auc_difference,
+        "flops_ratio": calibration.flops_ratio,
+        "mean_exit_layer": certified.mean_exit_layer,
+    }
+
+
+def _tell(calibration: Calibration) -> None:
+    certified, needed = calibration.certified, users_needed(calibration.epsilon, calibration.delta)
+    log.info("tried %d exit policies: %s", len(calibration.candidates), calibration.statement)
+    if calibration.chosen:
+        log.info(
+            "%s, layers %s: %s of full depth's FLOPs, mean exit layer %.2f, %+.5f nats (at most %+.5f)",
+            certified.policy, list(certified.layers), f"{certified.flops_share:.1%}", certified.mean_exit_layer,
+            certified.excess_loss, calibration.upper_bound,
+        )  # fmt: skip
+    elif calibration.num_users < needed:
+        log.warning(
+            "warning: %d users cannot certify %g nats, %d can: raise calibration.epsilon or give more validation users",
+            calibration.num_users, calibration.epsilon, needed,
+        )  # fmt: skip
+
+
+if __name__ == "__main__":
+    run_job(calibrate_exits)

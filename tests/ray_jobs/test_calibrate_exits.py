@@ -1,0 +1,62 @@
+"""The pipeline chooses the policy that scores; another one is named in the settings and called uncertified."""
+
+import numpy as np
+import pytest
+
+from optirag_core.config import CalibrationSettings
+from optirag_core.errors import ArtifactCorrupt
+from optirag_core.inference.opening import TRAINED, open_artifacts
+from optirag_core.inference.parts import open_heads, open_scorer
+from optirag_core.training.certificate import CERTIFICATE_FILE, Calibration
+from optirag_core.training.exit_features import read_traces
+from optirag_core.training.exit_policy import calibrate
+from ray_jobs.calibrate_exits import calibrate_exits
+from ray_jobs.command import parse
+from tests.ray_jobs.conftest import changed
+
+pytestmark = pytest.mark.ray
+
+
+def test_the_artifact_holds_what_the_traces_say(finished_run):
+    artifacts = open_artifacts(finished_run, *TRAINED)
+    calibration = Calibration.load(artifacts["exit_policy"].path)
+    folder = artifacts.workspace.open("exit_features").path
+    heads, _ = open_heads(finished_run, artifacts)
+    features, traces = read_traces(folder, heads, finished_run.exit_policy.window, [])
+    labels = features.labels.numpy().astype(int)
+
+    assert calibration == calibrate(traces, labels, features.users, finished_run.calibration, seed=finished_run.seed)
+    assert set(np.unique(labels)) <= {0, 1}
+    assert artifacts["exit_policy"].metrics["num_users"] == calibration.num_users
+
+
+def test_the_certified_policy_scores(own_workspace):
+    loose = {"epsilon": 0.9, "thresholds": (5.0,), "criteria": ("ratio",), "group_stops": (None,)}
+    settings = changed(own_workspace, calibration=CalibrationSettings(**loose).model_dump())
+    calibrate_exits(settings)
+
+    artifacts = open_artifacts(settings, *TRAINED)
+    scorer = open_scorer(settings, artifacts)
+
+    certified = Calibration.load(artifacts["exit_policy"].path).certified
+    assert (scorer.policy, scorer.layers) == (certified.policy, certified.layers)
+    assert scorer.policy.criterion == "ratio"  # a bound of 0.9 nats lets any policy pass
+
+
+def test_a_policy_named_by_hand_scores_instead(finished_run):
+    by_hand = {"criterion": "probability", "threshold": 0.5, "uncertified": True}
+    scorer = open_scorer(changed(finished_run, exit_policy=by_hand), open_artifacts(finished_run, *TRAINED))
+    assert (scorer.policy.criterion, scorer.policy.threshold, scorer.layers) == ("probability", 0.5, (3, 4))
+
+
+def test_uncertified_is_a_flag(tmp_path):
+    config = tmp_path / "settings.yaml"
+    config.write_text("exit_policy: {criterion: ratio}\n", encoding="utf-8")
+    settings, _ = parse(["--config", str(config), "--uncertified", "--seed", "3"])
+    assert (settings.exit_policy.uncertified, settings.seed) == (True, 3)
+
+
+def test_a_damaged_certificate_is_refused(tmp_path):
+    (tmp_path / CERTIFICATE_FILE).write_text("{}", encoding="utf-8")
+    with pytest.raises(ArtifactCorrupt, match="run calibrate_exits again"):
+        Calibration.load(tmp_path)
