@@ -26,6 +26,7 @@ from optirag_core.inference.opening import TRAINED, open_artifacts
 from optirag_core.inference.parts import open_assembler, open_scorer
 from optirag_core.inference.prompts import assembled_prompts, groups_of
 from optirag_core.runs.plan import ShardPlan, plan_shards
+from ray_jobs.fit_evidence import fit_evidence
 from ray_jobs.prepare_data import prepare_data
 from ray_jobs.score import score
 from ray_jobs.session import ray_session
@@ -185,7 +186,7 @@ def _prepared(work: OverheadWork, folder: Path) -> Settings:
         }
     )  # fmt: skip
     with ray_session(settings.ray):
-        for stage in (prepare_data, train_retriever, tune_llm, train_exit_heads):
+        for stage in (prepare_data, fit_evidence, train_retriever, tune_llm, train_exit_heads):
             stage(settings)
     dataset = Dataset.load(open_artifacts(settings, "dataset")["dataset"].path)
     pq.write_table(_requests(dataset, work), folder / "requests.parquet")

@@ -5,6 +5,7 @@ import pytest
 from optirag_core.artifacts import Workspace
 from optirag_core.config import WorkersSettings
 from optirag_core.inference.opening import TRAINED
+from ray_jobs.fit_evidence import fit_evidence
 from ray_jobs.prepare_data import prepare_data
 from ray_jobs.train_exit_heads import train_exit_heads
 from ray_jobs.train_retriever import train_retriever
@@ -24,6 +25,7 @@ def test_two_workers_train_what_one_process_trains(finished_run, tmp_path):
     alone = Workspace(finished_run.workspace)
 
     prepare_data(settings)
+    fit_evidence(settings)
     train_retriever(settings)
     llm, heads = (job(settings) for job in (tune_llm, train_exit_heads))
 
