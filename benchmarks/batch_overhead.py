@@ -26,14 +26,10 @@ from optirag_core.inference.opening import TRAINED, open_artifacts
 from optirag_core.inference.parts import open_assembler, open_scorer
 from optirag_core.inference.prompts import assembled_prompts, groups_of
 from optirag_core.runs.plan import ShardPlan, plan_shards
-from ray_jobs.calibrate_exits import calibrate_exits
-from ray_jobs.prepare_data import prepare_data
+from ray_jobs.pipeline import TRAINING
 from ray_jobs.score import score
 from ray_jobs.session import ray_session
 from ray_jobs.shard_stages import open_run
-from ray_jobs.train_exit_heads import train_exit_heads
-from ray_jobs.train_retriever import train_retriever
-from ray_jobs.tune_llm import tune_llm
 
 
 @dataclass(frozen=True)
@@ -186,7 +182,7 @@ def _prepared(work: OverheadWork, folder: Path) -> Settings:
         }
     )  # fmt: skip
     with ray_session(settings.ray):
-        for stage in (prepare_data, train_retriever, tune_llm, train_exit_heads, calibrate_exits):
+        for stage in TRAINING:
             stage(settings)
     dataset = Dataset.load(open_artifacts(settings, "dataset")["dataset"].path)
     pq.write_table(_requests(dataset, work), folder / "requests.parquet")

@@ -22,10 +22,10 @@ from ray_jobs.train_retriever import train_retriever
 from ray_jobs.tune_llm import tune_llm
 
 log = logging.getLogger(__name__)
-STAGES = (
-    prepare_data, fit_evidence, train_retriever, tune_llm, exit_features, train_exit_heads, calibrate_exits, score,
-    evaluate,
+TRAINING = (
+    prepare_data, fit_evidence, train_retriever, tune_llm, exit_features, train_exit_heads, calibrate_exits,
 )  # fmt: skip
+STAGES = (*TRAINING, score, evaluate)
 
 
 def pipeline(settings: Settings) -> Artifact:

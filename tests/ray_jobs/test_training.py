@@ -5,11 +5,7 @@ import pytest
 from optirag_core.artifacts import Workspace
 from optirag_core.config import WorkersSettings
 from optirag_core.inference.opening import TRAINED
-from ray_jobs.calibrate_exits import calibrate_exits
-from ray_jobs.prepare_data import prepare_data
-from ray_jobs.train_exit_heads import train_exit_heads
-from ray_jobs.train_retriever import train_retriever
-from ray_jobs.tune_llm import tune_llm
+from ray_jobs.pipeline import TRAINING
 from tests.ray_jobs.conftest import changed
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -24,9 +20,8 @@ def test_two_workers_train_what_one_process_trains(finished_run, tmp_path):
     )  # fmt: skip
     alone = Workspace(finished_run.workspace)
 
-    prepare_data(settings)
-    train_retriever(settings)
-    llm, heads, _ = (job(settings) for job in (tune_llm, train_exit_heads, calibrate_exits))
+    made = {artifact.kind: artifact for artifact in (job(settings) for job in TRAINING)}
+    llm, heads = made["llm"], made["exit_heads"]
 
     retriever, expected = Workspace(settings.workspace).open("retriever"), alone.open("retriever").metrics
     assert retriever.metrics["num_epochs"] == expected["num_epochs"]
@@ -34,4 +29,4 @@ def test_two_workers_train_what_one_process_trains(finished_run, tmp_path):
     assert llm.metrics["num_answers"] == alone.open("llm").metrics["num_answers"]
     assert 0.3 < llm.metrics["validation_log_loss"] < 1.5
     assert heads.metrics["validation_loss"] <= heads.metrics["validation_loss_untrained"]
-    assert {path.name for path in (tmp_path / "workspace").iterdir()} == set(TRAINED)
+    assert {path.name for path in (tmp_path / "workspace").iterdir()} == {*TRAINED, "exit_features"}
