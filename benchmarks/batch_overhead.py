@@ -63,7 +63,7 @@ class Bare:
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         artifacts = open_artifacts(settings, *TRAINED)
-        assembler, _ = open_assembler(settings.prompt, artifacts, load_tokenizer(artifacts["llm"].path))
+        assembler, _ = open_assembler(settings, artifacts, load_tokenizer(artifacts["llm"].path))
         requests = pq.read_table(settings.requests.path)
         self.plan = plan_shards([requests], settings.run.pairs_per_shard, folder / "shards")
         started = time.perf_counter()

@@ -37,7 +37,7 @@ def main() -> None:
     artifacts = open_artifacts(settings, *TRAINED)
     interactions = Dataset.load(artifacts["dataset"].path).interactions
     model, tokenizer = load_llm(artifacts["llm"].path)
-    assembler, builder = open_assembler(settings.prompt, artifacts, tokenizer)
+    assembler, builder = open_assembler(settings, artifacts, tokenizer)
     requests = requests_from(requests_for(interactions, "test").slice(0, NUM_REQUESTS))
     groups = [assembled.prompt.group for assembled in assembler.assemble(requests) if assembled.prompt]
     engine = open_scorer(settings, artifacts)

@@ -34,6 +34,7 @@ from optirag_core.storage.local import LocalStorage, named
 LATEST = "LATEST"
 MADE_BY = {
     "dataset": "prepare_data",
+    "evidence": "fit_evidence",
     "retriever": "train_retriever",
     "index": "train_retriever",
     "llm": "tune_llm",

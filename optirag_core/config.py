@@ -102,6 +102,19 @@ class IndexSettings(Section):
     factory: str = Field("Flat", description="FAISS factory string; Flat is exact")
 
 
+class EvidenceSettings(Section):
+    """What all interactions before a moment say about a pair, and who reads it."""
+
+    attributes: tuple[str, ...] | None = Field(
+        None,
+        description="columns of items whose values are counted, e.g. author, brand; a list counts each of its values. "
+        "Default: all columns but item_id and title with text, whole numbers or lists of them that have two values or "
+        "more, at least half of the entries with a value that another item has, too",
+    )
+    heads: bool = Field(True, description="every answer head reads it beside the hidden state; false: the paper's form")
+    prompt: bool = Field(False, description="the prompt says it in words")
+
+
 class PromptSettings(Section):
     """The prompt (paper section 9.1, tables 6-8)."""
 
@@ -411,6 +424,7 @@ class Settings(Section):
     dataset: DatasetSettings = DatasetSettings()
     retriever: RetrieverSettings = RetrieverSettings()
     index: IndexSettings = IndexSettings()
+    evidence: EvidenceSettings = EvidenceSettings()
     prompt: PromptSettings = PromptSettings()
     llm: LlmSettings = LlmSettings()
     exit_features: ExitFeaturesSettings = ExitFeaturesSettings()

@@ -1,8 +1,10 @@
 """What each artifact is made from: the settings that it depends on and no others, and its parents.
 
-    dataset <- dataset, the raw files            retriever <- retriever, dataset
-    index <- index, retriever                    llm <- llm, prompt, dataset, retriever, index
-    exit_features <- layers, prompt, all above   exit_heads <- exit_heads, exit_features, all above
+    dataset <- dataset, the raw files            evidence <- evidence.attributes, dataset
+    retriever <- retriever, dataset              index <- index, retriever
+    llm <- llm, prompt, evidence.prompt, all above
+    exit_features <- exit_features, layers, prompt, all above
+    exit_heads <- exit_heads, evidence.heads, prompt, all above
     scores <- exit_policy, engine, prompt, requests, all above but exit_features
 
 Equal recipes make equal artifacts, so a recipe's version names the folder, and one that is there is not made again.
@@ -16,7 +18,7 @@ from typing import Any
 
 from optirag_core import __version__
 from optirag_core.artifacts import Artifact, Workspace
-from optirag_core.config import PromptSettings, Section, Settings
+from optirag_core.config import Section, Settings
 from optirag_core.errors import ArtifactCorrupt
 from optirag_core.manifest import digest_of
 from optirag_core.prompting.template import PromptTemplate
@@ -62,8 +64,13 @@ def dataset_recipe(settings: Settings, raw_files: Mapping[str, str]) -> Recipe:
     Args:
         raw_files: name -> sha256 of each file that the data set is read from, wherever they lie.
     """
-    config = {"dataset": _plain(settings.dataset, without="path"), "raw_files": raw_files, "seed": settings.seed}
+    config = {"dataset": _plain(settings.dataset, without={"path"}), "raw_files": raw_files, "seed": settings.seed}
     return Recipe("dataset", config, {})
+
+
+def evidence_recipe(settings: Settings, parents: Mapping[str, str]) -> Recipe:
+    config = {"evidence": _plain(settings.evidence, without={"heads", "prompt"})}
+    return Recipe("evidence", config, parents)
 
 
 def retriever_recipe(settings: Settings, parents: Mapping[str, str]) -> Recipe:
@@ -79,8 +86,8 @@ def llm_recipe(settings: Settings, parents: Mapping[str, str], weights: str | No
     Args:
         weights: digest of the pretrained LLM's files, wherever they lie; None for one from scratch.
     """
-    llm = {"init": settings.llm.init, "weights": weights, **_plain(settings.llm.chosen, without="path")}
-    config = {"llm": llm, "prompt": prompt_config(settings.prompt), "seed": settings.seed}
+    llm = {"init": settings.llm.init, "weights": weights, **_plain(settings.llm.chosen, without={"path"})}
+    config = {"llm": llm, "prompt": prompt_config(settings), "seed": settings.seed}
     return Recipe("llm", config, parents)
 
 
@@ -90,7 +97,7 @@ def exit_features_recipe(settings: Settings, parents: Mapping[str, str]) -> Reci
         "layers": list(settings.exit_heads.layers),
         "window": settings.exit_policy.window,
         "test_users": settings.requests.max_users,
-        "prompt": prompt_config(settings.prompt),
+        "prompt": prompt_config(settings),
         "seed": settings.seed,
     }
     return Recipe("exit_features", config, parents)
@@ -99,7 +106,8 @@ def exit_features_recipe(settings: Settings, parents: Mapping[str, str]) -> Reci
 def exit_heads_recipe(settings: Settings, parents: Mapping[str, str]) -> Recipe:
     config = {
         "exit_heads": _plain(settings.exit_heads),
-        "prompt": prompt_config(settings.prompt),
+        "evidence_heads": settings.evidence.heads,
+        "prompt": prompt_config(settings),
         "seed": settings.seed,
     }
     return Recipe("exit_heads", config, parents)
@@ -128,7 +136,7 @@ def run_identity(
         {
             "code_version": __version__,
             "artifacts": artifacts,
-            "prompt": prompt_config(settings.prompt),
+            "prompt": prompt_config(settings),
             "exit_policy": _plain(settings.exit_policy),
             "engine": {
                 **_plain(settings.engine), "on_gpu": on_gpu, "cpu_threads": None if on_gpu else actors.torch_threads,
@@ -140,15 +148,18 @@ def run_identity(
     )  # fmt: skip
 
 
-def prompt_config(settings: PromptSettings) -> dict[str, Any]:
+def prompt_config(settings: Settings) -> dict[str, Any]:
     """Everything that changes a prompt: settings, and in place of the template's name what its file says."""
-    return {"template": PromptTemplate(settings).digest, **_plain(settings, without="template")}
+    template = PromptTemplate(settings.prompt).digest
+    plain = _plain(settings.prompt, without={"template"})
+    return {"template": template, **plain, "evidence": settings.evidence.prompt}
 
 
-def _plain(section: Section, without: str | None = None) -> dict[str, Any]:
+def _plain(section: Section, without: Collection[str] = ()) -> dict[str, Any]:
     """The section as JSON values.
 
     Args:
-        without: the one setting that names a place; what lies there is in the recipe by its digest.
+        without: settings that another artifact depends on, or that name a place; what lies there is in the recipe by
+            its digest.
     """
-    return section.model_dump(mode="json", exclude={without} if without else None)
+    return section.model_dump(mode="json", exclude=set(without))

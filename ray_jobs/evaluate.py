@@ -7,12 +7,11 @@ import json
 import logging
 from typing import Any
 
-import pyarrow.compute as pc
-
 from optirag_core.artifacts import Artifact, scratch_folder
 from optirag_core.config import Settings
 from optirag_core.data.dataset import Dataset
 from optirag_core.engine.policy import ExitPolicy
+from optirag_core.evaluation.known import Known
 from optirag_core.evaluation.labels import LabelledScores
 from optirag_core.evaluation.predictors import PREDICTORS
 from optirag_core.evaluation.report import ReportContext, console_table, write_report
@@ -52,7 +51,7 @@ def evaluate(settings: Settings) -> Artifact:
     """
     artifacts = open_artifacts(settings, *TRAINED, "scores", run=settings.run.name)
     require_test_requests(artifacts["scores"].manifest["config"])
-    parents = {kind: artifacts.digests[kind] for kind in ("dataset", "scores")}
+    parents = {kind: artifacts.digests[kind] for kind in ("dataset", "evidence", "scores")}
     recipe = reports_recipe(settings, parents, PREDICTORS)
     artifact = recipe.made(artifacts.workspace) or _report(settings, artifacts, recipe)
     summary = Summary.from_json((artifact.path / SUMMARY_FILE).read_bytes())
@@ -65,7 +64,7 @@ def evaluate(settings: Settings) -> Artifact:
 def _report(settings: Settings, artifacts: Artifacts, recipe: Recipe) -> Artifact:
     dataset = Dataset.load(artifacts["dataset"].path)
     labelled = LabelledScores.of(read_artifact(artifacts["scores"]), dataset.interactions)
-    known = dataset.interactions.filter(pc.not_equal(dataset.interactions["split"], "test"))
+    known = Known.of(dataset, artifacts["evidence"].metrics["attributes"])
     model = json.loads((artifacts["llm"].path / "config.json").read_text(encoding="utf-8"))
     heads = artifacts["exit_heads"].manifest["config"]["exit_heads"]
     policy, calibration = run_policy(artifacts["scores"].manifest["config"], artifacts.by_kind)

@@ -39,7 +39,7 @@ REQUESTS_PER_SHARD = 256
 
 def exit_features(settings: Settings) -> Artifact:
     """Run the frozen LLM once over the answers of the heads' and the policy's users and of the test split."""
-    artifacts = open_artifacts(settings, "dataset", "retriever", "index", "llm")
+    artifacts = open_artifacts(settings, "dataset", "evidence", "retriever", "index", "llm")
     recipe = exit_features_recipe(settings, artifacts.digests)
     if done := recipe.made(artifacts.workspace):
         return done
@@ -75,7 +75,7 @@ class BuildLabelledPrompts:
     def __init__(self, settings: dict[str, Any], pins: Mapping[str, Pin], board: ActorHandle) -> None:
         loaded = settings_from(settings)
         artifacts = open_artifacts(loaded, *pins, pins=pins)
-        self._assembler, _ = open_assembler(loaded.prompt, artifacts, load_tokenizer(artifacts["llm"].path))
+        self._assembler, _ = open_assembler(loaded, artifacts, load_tokenizer(artifacts["llm"].path))
         self._board = board
 
     def __call__(self, row: pa.Table) -> pa.Table:

@@ -27,7 +27,7 @@ def explain(settings: Settings, *, user: str, item: str) -> None:
     check_prompts_fit(settings, artifacts)
     dataset = Dataset.load(artifacts["dataset"].path)
     tokenizer = load_tokenizer(artifacts["llm"].path)
-    assembler, _ = open_assembler(settings.prompt, artifacts, tokenizer)
+    assembler, _ = open_assembler(settings, artifacts, tokenizer)
     [assembled] = assembler.assemble([request_for(dataset, user, item)])
     if assembled.prompt is None:
         raise DataError(f"user {user!r}, item {item!r}: {assembled.rejects[0].error}")
@@ -72,7 +72,7 @@ def _where(result: PairScore, views: Sequence[HeadView]) -> str:
     if result.forced:
         return f"the head at layer {layer}: fewer candidates than exit_policy.group_stop were left"
     if layer == 0:
-        return "what is known of the pair without the LLM: sure enough for exit_policy.evidence_confidence"
+        return "the head at layer 0, sure enough of what is known of the pair without the LLM"
     if any(view.layer == layer for view in views):
         return f"the head at layer {layer}, the first that was stable"
     return f"the LLM's own head at layer {layer}: no exit head was stable"

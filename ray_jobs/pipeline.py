@@ -12,6 +12,7 @@ from optirag_core.config import Settings
 from ray_jobs.command import run_job
 from ray_jobs.evaluate import evaluate
 from ray_jobs.exit_features import exit_features
+from ray_jobs.fit_evidence import fit_evidence
 from ray_jobs.prepare_data import prepare_data
 from ray_jobs.score import score
 from ray_jobs.session import ray_session
@@ -20,7 +21,9 @@ from ray_jobs.train_retriever import train_retriever
 from ray_jobs.tune_llm import tune_llm
 
 log = logging.getLogger(__name__)
-STAGES = (prepare_data, train_retriever, tune_llm, exit_features, train_exit_heads, score, evaluate)
+STAGES = (
+    prepare_data, fit_evidence, train_retriever, tune_llm, exit_features, train_exit_heads, score, evaluate,
+)  # fmt: skip
 
 
 def pipeline(settings: Settings) -> Artifact:

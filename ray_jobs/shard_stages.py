@@ -44,7 +44,7 @@ class BuildPrompts:
     def __init__(self, settings: dict[str, Any], pins: Mapping[str, Pin], run: str, board: ActorHandle) -> None:
         loaded = settings_from(settings)
         artifacts = open_artifacts(loaded, *pins, pins=pins)
-        self._assembler, _ = open_assembler(loaded.prompt, artifacts, load_tokenizer(artifacts["llm"].path))
+        self._assembler, _ = open_assembler(loaded, artifacts, load_tokenizer(artifacts["llm"].path))
         self._run = open_run(loaded, run)
         self._shards = {shard.number: shard for shard in self._run.plan().shards}
         self._board = board

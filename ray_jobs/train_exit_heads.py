@@ -20,7 +20,7 @@ from ray_jobs.session import ray_session
 from ray_jobs.train_loop import fit, results, start_worker
 
 log = logging.getLogger(__name__)
-PARENTS = ("dataset", "retriever", "index", "llm", "exit_features")
+PARENTS = ("dataset", "evidence", "retriever", "index", "llm", "exit_features")
 
 
 def train_exit_heads(settings: Settings) -> Artifact:

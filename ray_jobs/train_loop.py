@@ -67,7 +67,7 @@ def fit(
     storage = f"{settings.workspace}/.train-{uuid.uuid4().hex[:12]}"
     workers: WorkersSettings = getattr(settings.training, kind)
     config = {"settings": settings.model_dump(mode="json"), "pins": artifacts.pins, "kind": kind, "weights": weights}
-    config |= {"prompt": prompt_config(settings.prompt)}
+    config |= {"prompt": prompt_config(settings)}
     try:
         with progress_bar(kind, unit) as board:
             run_config = RunConfig(name=kind, storage_path=storage)
@@ -109,7 +109,7 @@ def start_worker(config: Mapping[str, Any]) -> Worker:
         ArtifactMismatch: this worker finds other artifacts, or another template, than the driver.
     """
     settings = settings_from(config["settings"])
-    if prompt_config(settings.prompt) != config["prompt"]:
+    if prompt_config(settings) != config["prompt"]:
         raise ArtifactMismatch(
             f"prompt.template {settings.prompt.template} is another file on this worker than on the driver, or has "
             "changed since the job began: give it a place that all machines share, and run the job again"

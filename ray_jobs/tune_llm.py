@@ -34,7 +34,7 @@ VALIDATION_USERS = 500
 
 def tune_llm(settings: Settings) -> Artifact:
     """Instruction-tune an LLM on the answers to the tuning samples."""
-    artifacts = open_artifacts(settings, "dataset", "retriever", "index")
+    artifacts = open_artifacts(settings, "dataset", "evidence", "retriever", "index")
     pretrained = settings.llm.init == "pretrained"
     weights = weights_digest(pretrained_folder(settings.llm.pretrained.path)) if pretrained else None
     recipe = llm_recipe(settings, artifacts.digests, weights)
@@ -56,7 +56,7 @@ def _loop(config: dict[str, Any]) -> None:
     settings, llm = worker.settings, worker.settings.llm
     dataset = Dataset.load(worker.artifacts["dataset"].path)
     model, tokenizer = _untuned(settings, dataset, config["weights"])
-    assembler, builder = open_assembler(settings.prompt, worker.artifacts, tokenizer)
+    assembler, builder = open_assembler(settings, worker.artifacts, tokenizer)
     mine = dataset.of_role("llm")
     samples = labelled_samples(assembler, mine, "tune")
     cold = labelled_samples(assembler, mine, "tune", similar=False) if llm.chosen.cold_start_epochs else []

@@ -13,6 +13,7 @@ from optirag_core.config_file import settings_from
 from optirag_core.recipes import (
     Recipe,
     dataset_recipe,
+    evidence_recipe,
     exit_heads_recipe,
     index_recipe,
     llm_recipe,
@@ -24,7 +25,7 @@ from optirag_core.runs.plan import ShardPlan
 
 TEMPLATES = Path(prompting.__file__).parent / "templates"
 FLOORS = ["user mean", "item mean"]
-ALL = "dataset retriever index llm exit_heads scores"
+ALL = "dataset evidence retriever index llm exit_heads scores"
 CHANGES = {
     "workspace": ("elsewhere", ""),
     "seed": (1, ALL),
@@ -34,6 +35,9 @@ CHANGES = {
     "retriever.num_layers": (2, "retriever index llm exit_heads scores"),
     "retriever.patience": (1, "retriever index llm exit_heads scores"),
     "index.factory": ("HNSW32", "index llm exit_heads scores"),
+    "evidence.attributes": (["author"], "evidence llm exit_heads scores"),
+    "evidence.heads": (False, "exit_heads scores"),
+    "evidence.prompt": (True, "llm exit_heads scores"),
     "prompt.template": ("books", "llm exit_heads scores"),
     "prompt.num_similar_users": (2, "llm exit_heads scores"),
     "prompt.max_history": (10, "llm exit_heads scores"),
@@ -77,9 +81,11 @@ def with_setting(name: str, value: object, settings: Settings) -> Settings:
 def versions(settings: Settings, *, weights: str | None = None, requests: str = "test") -> dict[str, str]:
     """Of every artifact that these settings make, each from the ones before it."""
     made = {"dataset": dataset_recipe(settings, {"ratings.csv": "1" * 64}).version}
+    dataset = dict(made)
     for kind, recipe in (
-        ("retriever", retriever_recipe),
-        ("index", index_recipe),
+        ("evidence", evidence_recipe),
+        ("retriever", lambda settings, _: retriever_recipe(settings, dataset)),
+        ("index", lambda settings, parents: index_recipe(settings, dataset | {"retriever": parents["retriever"]})),
         ("llm", lambda settings, parents: llm_recipe(settings, parents, weights)),
         ("exit_heads", exit_heads_recipe),
     ):

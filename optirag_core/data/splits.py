@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 
 from optirag_core.config import DatasetSettings, SplitSettings
 from optirag_core.data.ordering import Sequences, num_earlier, ordered_sequences
-from optirag_core.data.schema import INTERACTIONS, REQUESTS, SPLITS
+from optirag_core.data.schema import INTERACTIONS, PAIRS, REQUESTS, SPLITS
 from optirag_core.data.tune_targets import TRAIN_PER_TARGET, tune_targets
 from optirag_core.errors import ConfigError, DataError
 
@@ -120,6 +120,16 @@ def requests_for(interactions: pa.Table, split: str) -> pa.Table:
     items, labels = (pa.ListArray.from_arrays(offsets, rows[name].combine_chunks()) for name in ("item_id", "label"))
     columns = [first["user_id"], items, first["event_time"], first["position"], labels]
     return pa.table(columns, schema=REQUESTS.append(pa.field("labels", pa.list_(pa.int8()))))
+
+
+def labelled_pairs(requests: pa.Table) -> pa.Table:
+    """What `requests_for` made, one row per candidate: `schema.PAIRS` and `label`."""
+    items = requests["item_ids"].combine_chunks()
+    of = pc.list_parent_indices(items)
+    origin = [requests[name].take(of) for name in ("as_of", "as_of_position")]
+    columns = [requests["user_id"].take(of), pc.list_flatten(items), *origin]
+    labels = pc.list_flatten(requests["labels"].combine_chunks())
+    return pa.table([*columns, labels], schema=PAIRS.append(INTERACTIONS.field("label")))
 
 
 def _check_shares(split: SplitSettings) -> None:

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from optirag_core.data.schema import INTERACTIONS, SCORES, require_columns
+from optirag_core.data.schema import INTERACTIONS, PAIRS, SCORES, require_columns
+from optirag_core.data.splits import labelled_pairs, requests_for
 from optirag_core.errors import DataError
 from optirag_core.evaluation.predictors import PAIR_KEY
 
@@ -16,7 +17,7 @@ from optirag_core.evaluation.predictors import PAIR_KEY
 class LabelledScores:
     """n scored pairs, sorted by user and item; a row of any field is the same pair."""
 
-    pairs: pa.Table  # PAIR_KEY, [n]
+    pairs: pa.Table  # PAIRS, [n], with the moments of the test split's requests
     labels: np.ndarray  # [n] int8, 1 liked, 0 not liked
     scores: np.ndarray  # [n] float32
     exit_layers: np.ndarray  # [n] int16
@@ -37,12 +38,12 @@ class LabelledScores:
         if not len(scores):
             raise DataError("there are no scored pairs: the run's rejects say why")
         interactions = require_columns(interactions, INTERACTIONS, "interactions")
-        labels = interactions.filter(pc.equal(interactions["split"], "test")).select([*PAIR_KEY.names, "label"])
-        joined = scores.join(labels, PAIR_KEY.names, join_type="left outer")
+        asked = labelled_pairs(requests_for(interactions, "test"))
+        joined = scores.join(asked, PAIR_KEY.names, join_type="left outer")
         _require_labels(joined)
         joined = joined.sort_by([(name, "ascending") for name in PAIR_KEY.names])  # a join keeps no order
         columns = (joined[name].to_numpy() for name in ("label", "score", "exit_layer", "cold_start"))
-        return cls(joined.select(PAIR_KEY.names), *columns)
+        return cls(joined.select(PAIRS.names), *columns)
 
     @property
     def users(self) -> np.ndarray:

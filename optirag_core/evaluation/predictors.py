@@ -1,42 +1,51 @@
 """The predictors beside which the model is shown, by name, and the one way to let them predict.
 
-A predictor is any function (known interactions, pairs) -> scores; another entry in `PREDICTORS` is another floor in the
-summary and in the report. All see every interaction outside of the test split and nothing else. A prompt sees no more
-than that, and less on data with times: nothing of anybody at or after its request's moment.
+A predictor is any function (what is known, pairs) -> scores; another entry in `PREDICTORS` is another floor in the
+summary and in the report. All see every interaction outside of the test split, the items, and nothing else. A prompt
+sees no more than that, and less on data with times: nothing of anybody at or after its request's moment; a predictor
+that reads times keeps to it, too.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from optirag_core.data.schema import INTERACTIONS, require_columns
+from optirag_core.data.schema import INTERACTIONS, PAIRS, require_columns
 from optirag_core.errors import DataError
-from optirag_core.evaluation.floors import global_mean, item_mean, logistic_regression, user_mean
+from optirag_core.evaluation.floors import (
+    global_mean,
+    item_mean,
+    logistic_regression,
+    strong_regression,
+    user_mean,
+)
+from optirag_core.evaluation.known import Known
 
-Predictor = Callable[[pa.Table, pa.Table], np.ndarray]
-"""(`INTERACTIONS` outside of the test split, `PAIR_KEY` [n]) -> [n] p(yes) in [0, 1]."""
+Predictor = Callable[[Known, pa.Table], np.ndarray]
+"""(what is known, `PAIRS` [n]) -> [n] p(yes) in [0, 1]."""
 
 PREDICTORS: Mapping[str, Predictor] = {
     "global mean": global_mean,
     "user mean": user_mean,
     "item mean": item_mean,
     "logistic regression": logistic_regression,
+    "strong regression": strong_regression,
 }
 
 PAIR_KEY = pa.schema([INTERACTIONS.field("user_id"), INTERACTIONS.field("item_id")])
-"""What names a pair, and all that a predictor is told of it."""
+"""What names a pair."""
 
 
 def predictions(
-    known: pa.Table, pairs: pa.Table, predictors: Mapping[str, Predictor] = PREDICTORS
+    known: Known, pairs: pa.Table, predictors: Mapping[str, Predictor] = PREDICTORS
 ) -> dict[str, np.ndarray]:
     """Score pairs with every predictor.
 
     Args:
-        known: `INTERACTIONS` outside of the test split.
-        pairs: `PAIR_KEY`; further columns, labels among them, reach no predictor.
+        pairs: `PAIRS` with the moments of their requests; further columns, labels among them, reach no predictor.
 
     Returns:
         Name -> [n] scores.
@@ -45,12 +54,13 @@ def predictions(
         DataError: a table is empty or not as described; `known` leaks: it has test rows, or a pair that is to be
             scored; or a predictor returns anything but [n] numbers in [0, 1].
     """
-    known = require_columns(known, INTERACTIONS, "known interactions")
-    pairs = require_columns(pairs, PAIR_KEY, "pairs").select(PAIR_KEY.names)
+    interactions = require_columns(known.interactions, INTERACTIONS, "known interactions")
+    pairs = require_columns(pairs, PAIRS, "pairs").select(PAIRS.names)
     if not len(pairs):
         raise DataError("there are no pairs to score")
-    _require_known(known)
-    _require_unseen(known, pairs)
+    _require_known(interactions)
+    _require_unseen(interactions, pairs)
+    known = replace(known, interactions=interactions)
     return {name: _checked(name, predict(known, pairs), len(pairs)) for name, predict in predictors.items()}
 
 
@@ -65,7 +75,7 @@ def _require_known(known: pa.Table) -> None:
 
 
 def _require_unseen(known: pa.Table, pairs: pa.Table) -> None:
-    leaked = pairs.join(known.select(PAIR_KEY.names), PAIR_KEY.names, join_type="left semi")
+    leaked = pairs.select(PAIR_KEY.names).join(known.select(PAIR_KEY.names), PAIR_KEY.names, join_type="left semi")
     if len(leaked):
         user, item = (leaked[name][0] for name in PAIR_KEY.names)
         raise DataError(

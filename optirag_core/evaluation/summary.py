@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
-import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
 from optirag_core.errors import DataError
 from optirag_core.evaluation.bootstrap import Difference, bootstrap_auc_difference
+from optirag_core.evaluation.known import Known
 from optirag_core.evaluation.labels import LabelledScores
 from optirag_core.evaluation.metrics import BinaryMetrics, binary_metrics
 from optirag_core.evaluation.predictors import PREDICTORS, Predictor, predictions
@@ -81,7 +81,7 @@ class Summary:
 
 def summarize(
     labelled: LabelledScores,
-    known: pa.Table,
+    known: Known,
     run: ScoredRun,
     *,
     exit_layers: Sequence[int],
@@ -93,7 +93,7 @@ def summarize(
     """Measure a run beside the floors.
 
     Args:
-        known: `INTERACTIONS` outside of the test split, all that the floors see.
+        known: all that the floors see.
         run: what the whole run did.
         exit_layers: 1-based layers where a pair may have stopped, beside the last one; 0 where the evidence alone may
             have decided.

@@ -42,7 +42,9 @@ def answer(
     """
     scores, rejects = [], []
     constants = {"run_id": run_id, "model_version": model_version, "scored_at": datetime.now(UTC)}
-    for row, pairs in zip(prompts.drop_columns(["prefix", "suffixes"]).to_pylist(), pair_scores, strict=True):
+    for row, pairs in zip(
+        prompts.drop_columns(["prefix", "suffixes", "evidence"]).to_pylist(), pair_scores, strict=True
+    ):
         origin = {field.name: row[field.name] for field in ORIGIN}
         shown = {name: row[name] for name in ("user_id", "num_similar_users", "cold_start")}
         rejects += [origin | reject for reject in row["rejects"]]

@@ -8,8 +8,11 @@ from optirag_core.config import Settings
 from optirag_core.errors import ArtifactMismatch
 from optirag_core.recipes import prompt_config
 
-TRAINED = ("dataset", "retriever", "index", "llm", "exit_heads")
+TRAINED = ("dataset", "evidence", "retriever", "index", "llm", "exit_heads")
 """All that scoring needs, parents first."""
+
+APART = {("evidence", "retriever"), ("evidence", "index"), ("exit_features", "scores")}
+"""Made beside each other, neither from the other."""
 
 MADE_WITH_PROMPTS = ("llm", "exit_features", "exit_heads", "scores")
 
@@ -63,7 +66,8 @@ def open_artifacts(
         if pins and artifact.digest != pins[kind].digest:
             raise ArtifactMismatch(f"{kind}/{artifact.version} has changed since the job began: run the job again")
         for parent in opened.values():
-            artifact.require_parent(parent)
+            if (parent.kind, kind) not in APART:
+                artifact.require_parent(parent)
         _require_prompt(artifact, settings)
         opened[kind] = artifact
     return Artifacts(workspace, opened)
@@ -74,11 +78,12 @@ def _require_prompt(artifact: Artifact, settings: Settings) -> None:
     if artifact.kind not in MADE_WITH_PROMPTS:
         return
     made_with = _prompt_of(artifact)
-    now = prompt_config(settings.prompt)
+    now = prompt_config(settings)
     changed = [name for name in {**made_with, **now} if made_with.get(name) != now.get(name)]
     if changed:
+        name = "evidence.prompt" if changed[0] == "evidence" else f"prompt.{changed[0]}"
         raise ArtifactMismatch(
-            f"{artifact.kind}/{artifact.version} was made with another prompt: prompt.{changed[0]} was "
+            f"{artifact.kind}/{artifact.version} was made with another prompt: {name} was "
             f"{_shown(made_with.get(changed[0]))}, now it is {_shown(now.get(changed[0]))}; run "
             f"{MADE_BY[artifact.kind]} again, or restore the setting"
         )

@@ -1,8 +1,9 @@
 """Artifacts -> the parts that turn requests into scores."""
 
+import torch
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from optirag_core.config import PromptSettings, Settings
+from optirag_core.config import Settings
 from optirag_core.data.histories import Histories
 from optirag_core.data.rows import Rows
 from optirag_core.engine.heads import AnswerHead, ExitHeads, lm_answer_head
@@ -10,6 +11,7 @@ from optirag_core.engine.loading import check_context, load_answer_ids, load_llm
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.engine.scorer import Scorer
 from optirag_core.errors import ConfigError
+from optirag_core.evidence.model import EvidenceModel, PairEvidence
 from optirag_core.inference.opening import Artifacts
 from optirag_core.prompting.assembly import PromptAssembler
 from optirag_core.prompting.builder import PromptBuilder
@@ -17,16 +19,17 @@ from optirag_core.retrieval.index import UserIndex
 
 
 def open_assembler(
-    settings: PromptSettings, artifacts: Artifacts, tokenizer: PreTrainedTokenizerBase
+    settings: Settings, artifacts: Artifacts, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[PromptAssembler, PromptBuilder]:
-    """Histories, similar users and token pieces behind one `assemble`."""
-    dataset = artifacts["dataset"].path
-    builder = PromptBuilder(settings, tokenizer, Rows.open(dataset, "item"))
+    """Histories, similar users, evidence and token pieces behind one `assemble`."""
+    dataset, prompt = artifacts["dataset"].path, settings.prompt
+    builder = PromptBuilder(prompt, tokenizer, Rows.open(dataset, "item"))
     index = UserIndex.load(artifacts["retriever"].path, artifacts["index"].path)
     histories, users = Histories.open(dataset), Rows.open(dataset, "user")
     assembler = PromptAssembler(
-        histories, users, index, builder, settings, num_similar_users=settings.num_similar_users
-    )
+        histories, users, index, builder, prompt, num_similar_users=prompt.num_similar_users,
+        evidence=PairEvidence.open(artifacts["evidence"].path),
+    )  # fmt: skip
     return assembler, builder
 
 
@@ -55,8 +58,13 @@ def open_heads(settings: Settings, artifacts: Artifacts) -> tuple[ExitHeads, Ans
 
 def untrained_heads(settings: Settings, artifacts: Artifacts, model: PreTrainedModel) -> ExitHeads:
     """Plain copies of the LM head at every exit layer, plus what the evidence says where heads read it."""
-    answer_ids = load_answer_ids(artifacts["llm"].path)
-    return ExitHeads(model, settings.exit_heads.layers, answer_ids)
+    answer_ids, layers = load_answer_ids(artifacts["llm"].path), settings.exit_heads.layers
+    if not settings.evidence.heads:
+        return ExitHeads(model, layers, answer_ids)
+    known = EvidenceModel.open(artifacts["evidence"].path)
+    heads = ExitHeads(model, layers, answer_ids, len(known.weights))
+    heads.start_from_evidence(torch.from_numpy(known.weights), known.bias)
+    return heads
 
 
 def _scorer(settings: Settings, model: PreTrainedModel, heads: ExitHeads, policy: ExitPolicy, device: str) -> Scorer:

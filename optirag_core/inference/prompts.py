@@ -13,6 +13,7 @@ PROMPTS = pa.schema(
         *ORIGIN,
         ("prefix", TOKENS),
         ("suffixes", pa.list_(TOKENS)),
+        ("evidence", pa.list_(pa.list_(pa.float32()))),  # n x [F] of the suffixes, standardised
         ("item_ids", pa.list_(pa.string())),  # of the suffixes
         ("rejects", pa.list_(pa.struct([REJECTS.field(name) for name in ("item_id", "error_code", "error")]))),
         ("num_similar_users", pa.int8()),
@@ -45,6 +46,7 @@ def assembled_prompts(assembler: PromptAssembler, requests: pa.Table) -> pa.Tabl
             | {
                 "prefix": prompt.group.prefix if prompt else [],
                 "suffixes": prompt.group.suffixes if prompt else [],
+                "evidence": prompt.group.evidence if prompt else None,
                 "item_ids": assembled.candidates,
                 "rejects": [vars(reject) for reject in assembled.rejects],
                 "num_similar_users": prompt.num_similar_users if prompt else 0,
@@ -58,5 +60,5 @@ def assembled_prompts(assembler: PromptAssembler, requests: pa.Table) -> pa.Tabl
 
 def groups_of(prompts: pa.Table) -> list[UserGroup]:
     """What the scorer is asked: one group per row of `PROMPTS`."""
-    columns = prompts["prefix"].to_pylist(), prompts["suffixes"].to_pylist()
-    return [UserGroup(prefix, suffixes) for prefix, suffixes in zip(*columns, strict=True)]
+    columns = (prompts[name].to_pylist() for name in ("prefix", "suffixes", "evidence"))
+    return [UserGroup(*group) for group in zip(*columns, strict=True)]

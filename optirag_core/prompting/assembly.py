@@ -1,13 +1,18 @@
 """Requests -> prompts: histories, similar users and profiles meet the builder here, and bad pairs are set aside."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
 
 from optirag_core.config import PromptSettings
 from optirag_core.data.histories import Histories
 from optirag_core.data.rows import Rows
+from optirag_core.data.schema import PAIRS
 from optirag_core.errors import PromptTooLong
+from optirag_core.evidence.model import PairEvidence
 from optirag_core.prompting.builder import Context, Prompt, PromptBuilder
 
 MAX_SHOWN = 100
@@ -70,14 +75,19 @@ class PromptAssembler:
 
     def __init__(
         self, histories: Histories, users: Rows, neighbours: Neighbours, builder: PromptBuilder,
-        settings: PromptSettings, *, num_similar_users: int,
+        settings: PromptSettings, *, num_similar_users: int, evidence: PairEvidence | None = None,
     ) -> None:  # fmt: skip
+        """
+        Args:
+            evidence: put on every group, for the heads that read it.
+        """
         self._histories = histories
         self._users = users
         self._neighbours = neighbours
         self._builder = builder
         self._settings = settings
         self._num_similar_users = num_similar_users
+        self._evidence = evidence
 
     def assemble(self, requests: Sequence[Request], *, similar: bool = True) -> list[Assembled]:
         """Prompts of many requests; a pair that cannot be scored becomes a `Reject`, never an exception.
@@ -89,7 +99,33 @@ class PromptAssembler:
         number = self._num_similar_users if similar else 0
         found = self._neighbours.similar_batch([request.user_id for request in requests], number)
         asked: set[AskedPair] = set()
-        return [self._assemble(request, users, asked) for request, users in zip(requests, found, strict=True)]
+        assembled = [self._assemble(request, users, asked) for request, users in zip(requests, found, strict=True)]
+        return assembled if self._evidence is None else self._with_evidence(requests, assembled)
+
+    def _with_evidence(self, requests: Sequence[Request], assembled: Sequence[Assembled]) -> list[Assembled]:
+        """The same prompts, each group with what is known of its candidates at its request's moment."""
+        candidates = [given.candidates if given.prompt else () for given in assembled]
+        rows = self._evidence.standardised(self._pairs(requests, candidates)).tolist()  # [n of all requests, F]
+        ends = np.cumsum([len(items) for items in candidates]).tolist()
+        with_evidence = []
+        for given, items, end in zip(assembled, candidates, ends, strict=True):
+            if given.prompt:
+                group = replace(given.prompt.group, evidence=rows[end - len(items) : end])
+                given = replace(given, prompt=replace(given.prompt, group=group))
+            with_evidence.append(given)
+        return with_evidence
+
+    def _pairs(self, requests: Sequence[Request], candidates: Sequence[Sequence[str]]) -> pa.Table:
+        """`PAIRS` of all candidates; where there are times, a position counts as its time."""
+        rows = []
+        for request, items in zip(requests, candidates, strict=True):
+            moment, position = request.as_of, request.as_of_position
+            if self._histories.timed:
+                past = self._histories.past(request.user_id, as_of=moment, as_of_position=position)
+                moment, position = past.moment, None
+            rows += [(request.user_id, item_id, moment, position) for item_id in items]
+        columns = zip(*rows, strict=True) if rows else ((),) * len(PAIRS)
+        return pa.table([pa.array(column, field.type) for column, field in zip(columns, PAIRS, strict=True)], PAIRS)
 
     def _assemble(self, request: Request, similar_users: Sequence[Neighbour], asked: set[AskedPair]) -> Assembled:
         candidates, rejects = self._usable(request, asked)

@@ -9,6 +9,7 @@ import pytest
 
 from optirag_core.data.schema import INTERACTIONS, SCORES
 from optirag_core.engine.policy import ExitPolicy
+from optirag_core.evaluation.known import Known
 from optirag_core.evaluation.labels import LabelledScores
 from optirag_core.evaluation.scored_run import ScoredRun
 from optirag_core.evaluation.summary import summarize
@@ -16,6 +17,7 @@ from optirag_core.evaluation.worth import worth
 from optirag_core.training.certificate import Calibration, Candidate
 
 NUM_USERS, NUM_ITEMS, NUM_PER_USER = 120, 40, 12
+TEST_POSITION = 100_000
 RUN = ScoredRun(
     scored=240, rejects={"unknown_item": 7, "prompt_too_long": 2}, scorer_seconds=12.0,
     pairs_per_scorer_second=20.0, dropped_entries=31, dropped_users=4,
@@ -23,14 +25,24 @@ RUN = ScoredRun(
 
 
 def interactions(rows, split="train"):
-    """(user, item, label) rows -> INTERACTIONS of one split."""
+    """(user, item, label) rows -> INTERACTIONS of one split; test rows come after all others."""
+    first = TEST_POSITION if split == "test" else 0
     return pa.Table.from_pylist(
         [
-            {"user_id": user, "item_id": item, "rating": 5.0 * label, "label": label, "position": i, "split": split}
+            {"user_id": user, "item_id": item, "rating": 5.0 * label, "label": label, "position": first + i,
+             "split": split}
             for i, (user, item, label) in enumerate(rows)
         ],
         schema=INTERACTIONS,
-    )
+    )  # fmt: skip
+
+
+def known_of(rows):
+    """(user, item, label) rows, or their table -> Known; items have a genre."""
+    table = rows if isinstance(rows, pa.Table) else interactions(rows)
+    ids = sorted({*table["item_id"].to_pylist()})
+    genres = ["odd" if sum(map(ord, item_id)) % 2 else "even" for item_id in ids]
+    return Known(table, pa.table({"item_id": ids, "title": ids, "genre": genres}), ["genre"])
 
 
 def scores_of(rows):
@@ -78,7 +90,7 @@ def world():
             else:
                 score = float(1.0 / (1.0 + np.exp(-2.0 * logit)))
                 scored.append((*pair, score, int(rng.choice([2, 4, 6])), user % 10 == 0))
-    return interactions(known), labelled(scored)
+    return known_of(known), labelled(scored)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import pytest
 from optirag_core.errors import DataError
 from optirag_core.evaluation.labels import LabelledScores
 
-from .conftest import interactions, scores_of
+from .conftest import TEST_POSITION, interactions, scores_of
 
 TEST_ROWS = [("a", "y", 1), ("a", "z", 0), ("b", "y", 0)]
 SCORED = [("b", "y", 0.25, 4, True), ("a", "z", 0.5, 2, False), ("a", "y", 0.75, 2, False)]
@@ -15,7 +15,10 @@ SCORED = [("b", "y", 0.25, 4, True), ("a", "z", 0.5, 2, False), ("a", "y", 0.75,
 def test_three_pairs_by_hand():
     train = interactions([("a", "w", 0), ("b", "x", 1)])
     labelled = LabelledScores.of(scores_of(SCORED), pa.concat_tables([interactions(TEST_ROWS, "test"), train]))
-    assert labelled.pairs.to_pydict() == {"user_id": ["a", "a", "b"], "item_id": ["y", "z", "y"]}
+    assert labelled.pairs.to_pydict() == {
+        "user_id": ["a", "a", "b"], "item_id": ["y", "z", "y"], "as_of": [None] * 3,
+        "as_of_position": [TEST_POSITION, TEST_POSITION, TEST_POSITION + 2],
+    }  # fmt: skip
     assert labelled.users.tolist() == ["a", "a", "b"]
     assert labelled.labels.tolist() == [1, 0, 0]
     assert labelled.scores.tolist() == [0.75, 0.5, 0.25]

@@ -312,6 +312,7 @@ def test_console_table(summary, losing):
         "floor user mean",
         "floor item mean",
         "floor logistic regression",
+        "floor strong regression",
         "log loss",
         "calibration error",
         "mean exit layer",

@@ -11,9 +11,9 @@ from optirag_core.evaluation.bootstrap import bootstrap_auc_difference
 from optirag_core.evaluation.predictors import PREDICTORS, predictions
 from optirag_core.evaluation.summary import Exits, Summary, summarize
 
-from .conftest import RUN, interactions, labelled
+from .conftest import RUN, interactions, known_of, labelled
 
-KNOWN = interactions([("a", "w", 1), ("a", "x", 1), ("b", "w", 0), ("b", "x", 0)])
+KNOWN = known_of([("a", "w", 1), ("a", "x", 1), ("b", "w", 0), ("b", "x", 0)])
 ROWS = [  # user, item, label, score, exit layer, cold start
     ("a", "y", 1, 0.9, 2, False),
     ("a", "z", 0, 0.6, 2, False),
@@ -26,6 +26,7 @@ RECORDED = {  # of the planted world: AUC, log loss, calibration error
     "user mean": (0.6255943237510058, 0.6600344048330462, 0.10756410256410259),
     "item mean": (0.7279643040011703, 0.5910171591618021, 0.05226342824221309),
     "logistic regression": (0.7608806963645673, 0.5588048159261134, 0.05616441703600282),
+    "strong regression": (0.7702070075341966, 0.5646676153649148, 0.09580000395533932),
 }
 
 
@@ -145,7 +146,7 @@ def test_same_seed_same_summary(world, summary):
         (ROWS, {"exit_layers": (2, 5)}, "exit_layer 4 is none of 2, 5, 6"),
         ([("a", "y", 1, 1.2, 2, False)], {}, "score is 1.2"),
         ([("a", "w", 1, 0.9, 2, False)], {}, "among the known interactions"),
-        (ROWS, {"known": interactions([("a", "w", 1)], split="test")}, "a leak"),
+        (ROWS, {"known": known_of(interactions([("a", "w", 1)], split="test"))}, "a leak"),
     ],
 )
 def test_bad_input_is_named(rows, changes, message):

@@ -14,11 +14,13 @@ UNKNOWN = {"item_id": "x", "error_code": "unknown_item", "error": "item 'x' is n
 ROWS = [
     {
         "user_id": "u", "as_of": None, "as_of_position": 3, "prefix": [1, 2], "suffixes": [[3], [4, 5]],
+        "evidence": [[0.5, -1.0], [0.0, 2.0]],
         "item_ids": ["a", "b"], "rejects": [UNKNOWN], "num_similar_users": 2, "cold_start": False,
         "dropped_entries": 4, "dropped_users": 1,
     },
     {
-        "user_id": "v", "as_of": None, "as_of_position": None, "prefix": [], "suffixes": [], "item_ids": [],
+        "user_id": "v", "as_of": None, "as_of_position": None, "prefix": [], "suffixes": [],
+        "evidence": None, "item_ids": [],
         "rejects": [UNKNOWN], "num_similar_users": 0, "cold_start": True, "dropped_entries": 0, "dropped_users": 0,
     },
 ]  # fmt: skip
@@ -30,7 +32,10 @@ def prompts(rows=ROWS):
 
 
 def test_a_row_of_prompts_is_a_group_of_the_scorer():
-    assert groups_of(prompts()) == [UserGroup([1, 2], [[3], [4, 5]]), UserGroup([], [])]
+    assert groups_of(prompts()) == [
+        UserGroup([1, 2], [[3], [4, 5]], [[0.5, -1.0], [0.0, 2.0]]),
+        UserGroup([], []),
+    ]
 
 
 def test_every_pair_is_in_scores_or_rejects_once():

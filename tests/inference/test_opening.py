@@ -3,10 +3,10 @@
 import pytest
 
 from optirag_core.artifacts import Workspace
-from optirag_core.config import Settings
+from optirag_core.config import EvidenceSettings, Settings
 from optirag_core.errors import ArtifactMismatch
 from optirag_core.inference.opening import TRAINED, Pin, open_artifacts
-from optirag_core.recipes import Recipe, exit_heads_recipe, index_recipe, llm_recipe, retriever_recipe
+from optirag_core.recipes import Recipe, evidence_recipe, exit_heads_recipe, index_recipe, llm_recipe, retriever_recipe
 
 
 @pytest.fixture
@@ -27,9 +27,11 @@ def workspace(settings, files):
     """All trained artifacts of one lineage."""
     workspace = Workspace(settings.workspace)
     digests = {"dataset": Recipe("dataset", {}, {}).save(workspace, files, {}).digest}
+    dataset = dict(digests)
     for kind, recipe in (
-        ("retriever", retriever_recipe),
-        ("index", index_recipe),
+        ("evidence", evidence_recipe),
+        ("retriever", lambda settings, _: retriever_recipe(settings, dataset)),
+        ("index", lambda settings, parents: index_recipe(settings, {k: parents[k] for k in ("dataset", "retriever")})),
         ("llm", lambda settings, parents: llm_recipe(settings, parents, None)),
         ("exit_heads", exit_heads_recipe),
     ):
@@ -46,7 +48,7 @@ def test_artifacts_of_one_lineage_are_opened(workspace, settings):
 
 
 def test_heads_of_another_llm_are_refused(workspace, settings, files):
-    other = llm_recipe(settings.model_copy(update={"seed": 1}), open_artifacts(settings, *TRAINED[:3]).digests, None)
+    other = llm_recipe(settings.model_copy(update={"seed": 1}), open_artifacts(settings, *TRAINED[:4]).digests, None)
     other.save(workspace, files, {})
 
     with pytest.raises(ArtifactMismatch, match=r"exit_heads/\w+ was made from llm .* run train_exit_heads again"):
@@ -62,6 +64,22 @@ def test_an_index_of_another_retriever_is_refused(workspace, settings, files):
         open_artifacts(settings, "dataset", "retriever", "index")
 
 
+def test_an_llm_of_other_evidence_is_refused(workspace, settings, files):
+    other = settings.model_copy(update={"evidence": EvidenceSettings(attributes=("author",))})
+    evidence_recipe(other, open_artifacts(settings, "dataset").digests).save(workspace, files, {})
+
+    open_artifacts(settings, *TRAINED[:4])  # retriever and index are made beside it
+    with pytest.raises(ArtifactMismatch, match=r"llm/\w+ was made from evidence .* run tune_llm again"):
+        open_artifacts(settings, *TRAINED)
+
+
+def test_an_llm_of_a_prompt_without_evidence_is_refused_where_it_is_shown(workspace, settings):
+    other = settings.model_copy(update={"evidence": EvidenceSettings(prompt=True)})
+
+    with pytest.raises(ArtifactMismatch, match=r"evidence\.prompt was False, now it is True; run tune_llm again"):
+        open_artifacts(other, *TRAINED)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
@@ -73,14 +91,14 @@ def test_an_index_of_another_retriever_is_refused(workspace, settings, files):
 def test_an_llm_of_another_prompt_is_refused(workspace, settings, name, value, message):
     other = settings.model_copy(update={"prompt": settings.prompt.model_copy(update={name: value})})
 
-    open_artifacts(other, *TRAINED[:3])
+    open_artifacts(other, *TRAINED[:4])
     with pytest.raises(ArtifactMismatch, match=message):
         open_artifacts(other, *TRAINED)
 
 
 def test_heads_of_another_prompt_on_the_right_llm_are_refused(workspace, settings, files):
     other = settings.model_copy(update={"prompt": settings.prompt.model_copy(update={"template": "books"})})
-    exit_heads_recipe(other, open_artifacts(settings, *TRAINED[:4]).digests).save(workspace, files, {})
+    exit_heads_recipe(other, open_artifacts(settings, *TRAINED[:5]).digests).save(workspace, files, {})
 
     with pytest.raises(ArtifactMismatch, match=r"exit_heads/\w+ was made with another prompt: prompt\.template"):
         open_artifacts(settings, *TRAINED)
@@ -89,13 +107,17 @@ def test_heads_of_another_prompt_on_the_right_llm_are_refused(workspace, setting
 @pytest.mark.parametrize(
     ("config", "parents", "message"),
     [
-        ({}, ("dataset", "retriever", "index", "llm"), r"was made with another prompt: prompt\.template was None"),
-        ("recipe", ("dataset", "retriever", "index"), "was made from llm none"),
+        (
+            {},
+            ("dataset", "evidence", "retriever", "index", "llm"),
+            r"was made with another prompt: prompt\.template was None",
+        ),
+        ("recipe", ("dataset", "evidence", "retriever", "index"), "was made from llm none"),
     ],
     ids=["no prompt", "no LLM"],
 )
 def test_heads_that_do_not_say_what_made_them_are_refused(workspace, settings, files, config, parents, message):
-    digests = open_artifacts(settings, *TRAINED[:4]).digests
+    digests = open_artifacts(settings, *TRAINED[:5]).digests
     recipe = exit_heads_recipe(settings, digests)
     planted = Recipe("exit_heads", config or {"a": 1}, {kind: digests[kind] for kind in parents})
     if config == "recipe":

@@ -7,6 +7,8 @@ import torch
 from optirag_core.config import PromptSettings
 from optirag_core.data.histories import Histories
 from optirag_core.data.rows import Rows
+from optirag_core.evidence.evidence import Evidence
+from optirag_core.evidence.model import EvidenceModel, PairEvidence
 from optirag_core.prompting.assembly import PromptAssembler
 from optirag_core.prompting.builder import PromptBuilder
 from optirag_core.retrieval.index import UserIndex
@@ -28,7 +30,14 @@ def index_of(users):
     return UserIndex.build(pa.array(users), vectors, "Flat")
 
 
-def assembler(tokenizer, rows, *, users=("a", "b", "c"), settings=SETTINGS, num_similar_users=2):
+def plain_evidence(table, items):
+    """Evidence whose features stay as they are."""
+    evidence = Evidence.of(table, items, [])
+    width = len(evidence.names)
+    return PairEvidence(evidence, EvidenceModel(np.zeros(width), np.ones(width), np.zeros(width), 0.0))
+
+
+def assembler(tokenizer, rows, *, users=("a", "b", "c"), settings=SETTINGS, num_similar_users=2, evidence=False):
     table = interactions(*rows)
     ids = sorted({*table["item_id"].to_pylist(), "q0", "q1"})
     titles = [PLANTED if item_id == "planted" else f"Title of {item_id}" for item_id in ids]
@@ -38,7 +47,10 @@ def assembler(tokenizer, rows, *, users=("a", "b", "c"), settings=SETTINGS, num_
     profiles = profiles.append_column("location", pa.nulls(3, pa.string())).append_column("age", pa.nulls(3))
     builder = PromptBuilder(settings, tokenizer, Rows.of(items, "item"))
     histories, profiles = Histories.of(table), Rows.of(profiles, "user")
-    return PromptAssembler(histories, profiles, index_of(users), builder, settings, num_similar_users=num_similar_users)
+    return PromptAssembler(
+        histories, profiles, index_of(users), builder, settings, num_similar_users=num_similar_users,
+        evidence=plain_evidence(table, items) if evidence else None,
+    )  # fmt: skip
 
 
 def prefix_text(tokenizer, rows, request, **options):

@@ -69,7 +69,7 @@ def test_a_training_worker_with_another_template_than_the_driver_stops(finished_
     settings = changed(finished_run, prompt={"template": str(source)})
     pins = open_artifacts(settings, "dataset").pins
     config = {"settings": settings.model_dump(mode="json"), "pins": pins, "kind": "llm"}
-    config["prompt"] = prompt_config(settings.prompt)
+    config["prompt"] = prompt_config(settings)
     source.write_text(source.read_text(encoding="utf-8").replace("Instruction", "Task"), encoding="utf-8")
 
     with pytest.raises(ArtifactMismatch, match=r"mine\.jinja is another file on this worker than on the driver"):

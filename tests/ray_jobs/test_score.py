@@ -29,7 +29,7 @@ pytestmark = pytest.mark.ray
 def test_ray_gives_what_this_process_gives(finished_run, tmp_path):
     artifacts = open_artifacts(finished_run, *TRAINED)
     dataset = Dataset.load(artifacts["dataset"].path)
-    assembler, _ = open_assembler(finished_run.prompt, artifacts, load_tokenizer(artifacts["llm"].path))
+    assembler, _ = open_assembler(finished_run, artifacts, load_tokenizer(artifacts["llm"].path))
     requests = requests_for(dataset.interactions, "test")
     scorer = open_scorer(finished_run, artifacts)
     expected = {}
