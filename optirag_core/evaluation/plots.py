@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib
+import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,6 +15,7 @@ from matplotlib.figure import Figure
 from optirag_core.evaluation.quality import Quality
 from optirag_core.evaluation.summary import Exits, Summary
 from optirag_core.evaluation.worth import Worth
+from optirag_core.training.certificate import Calibration
 
 INK, MUTED, RULE = "#1f2933", "#5f6b7a", "#dde2e8"
 MODEL, OTHER = "#1d5b99", "#c2703d"  # blue and rust: apart for colour-blind readers and in grey print
@@ -44,6 +46,9 @@ NO_METADATA = {"Creator": None, "Date": None, "Format": None, "Type": None}
 
 POOLED_FROM = 15
 """Histories of at least this length look alike in a prompt (arXiv:2501.02173v2, section 9.1.1)."""
+
+CALIBRATION_RANGE = 5.0
+"""Bounds: the interesting policies lie within one, and the worst would press them into a line."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,50 @@ def draw_worth(worth: Worth) -> Plot:
             + (", at layer 0 with the evidence alone and no layer of the LLM run" if 0 in by_layer else "")
             + ". The diamond is the LLM's own head before any training of heads.",
             _svg(figure, "layers", f"{name} by layer: {spoken}; LLM alone {alone:.4f}."),
+        )
+
+
+def draw_calibration(calibration: Calibration) -> Plot:
+    """Draw what every exit policy costs and saves; those far over the bound are left out."""
+    bound, certified = 1000.0 * calibration.epsilon, calibration.certified
+    points = [(100.0 * each.flops_share, 1000.0 * each.excess_loss, each) for each in calibration.candidates]
+    shown = [point for point in points if abs(point[1]) <= CALIBRATION_RANGE * bound]
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _single_axes()
+        kinds = {
+            "tried": (MUTED, 5, 0.35, lambda each: each.p_value is None and not each.accepted),
+            "in the order": (OTHER, 16, 1.0, lambda each: each.p_value is not None and not each.accepted),
+            "passed": (MODEL, 16, 1.0, lambda each: each.accepted),
+        }
+        for name, (colour, size, alpha, belongs) in kinds.items():
+            chosen = [(flops, loss) for flops, loss, each in shown if belongs(each)]
+            axes.scatter(
+                *np.array(chosen).reshape(-1, 2).T, s=size, color=colour, alpha=alpha, linewidths=0, label=name
+            )
+        axes.scatter(
+            [100.0 * certified.flops_share], [1000.0 * certified.excess_loss],
+            s=44, color=MODEL, zorder=3, clip_on=False, label="certified",
+        )  # fmt: skip
+        axes.axhline(bound, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), label=f"bound {bound:g}")
+        axes.set_xlim(-2.0, 102.0)
+        axes.set_xlabel("% of full depth's FLOPs")
+        axes.set_ylabel("log loss added, nats / 1000")
+        _key_above(axes)
+        label = (
+            f"{len(points):,} exit policies. Certified: {certified.flops_share:.1%} of full depth's FLOPs, "
+            f"{certified.excess_loss:+.5f} nats; bound {calibration.epsilon:g}."
+        )
+        left_out = len(points) - len(shown)
+        return Plot(
+            "What exits cost and save",
+            f"Every exit policy that was tried, on {calibration.num_users:,} users. Other users found an order, from "
+            "the safest to the cheapest, in which they are tested until one fails; the last that passed is certified: "
+            f"{calibration.statement}."
+            + (
+                f" {left_out:,} policies further from zero than {CALIBRATION_RANGE:g} bounds are left out."
+                * bool(left_out)
+            ),
+            _svg(figure, "calibration", label),
         )
 
 

@@ -110,8 +110,8 @@ def test_holds_every_part(render, summary):
     assert "no time" not in Page(render(summary, shuffled_order=False)).text
 
 
-def test_stands_alone(render, summary_with_worth):
-    html = render(summary_with_worth)
+def test_stands_alone(render, summary_with_worth, calibration):
+    html = render(summary_with_worth, calibration=calibration)
     page = Page(html)
     assert not re.search(r"https?:|@import|url\((?!#)", html)
     assert not page.all("script") + page.all("link") + page.all("img") + page.all("iframe")
@@ -125,8 +125,8 @@ def test_stands_alone(render, summary_with_worth):
     assert all(value.startswith("#") for value in references)
 
 
-def test_ids_are_unique_and_references_find_them(render, summary_with_worth):
-    html = render(summary_with_worth)
+def test_ids_are_unique_and_references_find_them(render, summary_with_worth, calibration):
+    html = render(summary_with_worth, calibration=calibration)
     ids = [attributes["id"] for _, attributes in Page(html).tags if "id" in attributes]
     assert len(ids) == len(set(ids))
     wanted = set(re.findall(r'(?:url\(|href=")#([\w-]+)', html) + re.findall(r'aria-labelledby="([^"]+)"', html))
@@ -249,6 +249,7 @@ def test_shows_the_certificate(render, summary, calibration):
         "0.00090 at most 0.00180",
         "over the policy's 2.22",
         "Mean exit layer 2.70",
+        "What exits cost and save",
     ):
         assert part in certified, part
     assert "Every pair went through all layers." in Page(render(summary)).text
