@@ -100,8 +100,9 @@ def draw_worth(worth: Worth) -> Plot:
         spoken = ", ".join(f"layer {layer} {value:.4f}" for layer, value in by_layer.items())
         return Plot(
             f"{name[0].upper()}{name[1:]} by layer",
-            f"{name[0].upper()}{name[1:]} if all pairs stopped at that layer's head. Layer 0 is the evidence alone, no "
-            "layer of the LLM run; the diamond is the LLM's own head before any training of heads.",
+            f"{name[0].upper()}{name[1:]} if all pairs stopped at that layer's head"
+            + (", at layer 0 with the evidence alone and no layer of the LLM run" if 0 in by_layer else "")
+            + ". The diamond is the LLM's own head before any training of heads.",
             _svg(figure, "layers", f"{name} by layer: {spoken}; LLM alone {alone:.4f}."),
         )
 

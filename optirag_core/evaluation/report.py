@@ -7,7 +7,7 @@ from pathlib import Path
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.evaluation import sentences
 from optirag_core.evaluation.html_page import html_page, number
-from optirag_core.evaluation.plots import draw_plots, draw_worth
+from optirag_core.evaluation.plots import draw_calibration, draw_plots, draw_worth
 from optirag_core.evaluation.sentences import paired, standing
 from optirag_core.evaluation.summary import Summary
 from optirag_core.evaluation.worth import Worth
@@ -39,7 +39,7 @@ def write_report(path: Path, summary: Summary, context: ReportContext) -> None:
         context=context,
         words=sentences,
         worth_plot=None if summary.worth is None else draw_worth(summary.worth),
-        calibration_plot=None,
+        calibration_plot=None if context.calibration is None else draw_calibration(context.calibration),
         plots=draw_plots(summary, context.history_lengths),
     )
     path.write_text(html, encoding="utf-8")

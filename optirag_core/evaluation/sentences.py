@@ -118,7 +118,7 @@ def policy_words(policy: ExitPolicy) -> str:
 
 def _changed(exits: Gain) -> str:
     changes = [] if exits.auc is None else [f"AUC by {paired(exits.auc)}"]
-    changes.append(f"log loss by {paired(exits.log_loss)} nats")
+    changes.append(f"log loss in nats by {paired(exits.log_loss)}")
     return f"On the scored pairs, stopping early changed {' and '.join(changes)}, against full depth."
 
 

@@ -60,7 +60,7 @@ def test_without_evidence_the_llm_stands_alone(summary_with_worth):
 def test_the_verdict_is_paired_with_the_best_floor(summary, over_best, good, end):
     found = verdict(replace(summary, over_floors=summary.over_floors | {summary.best_floor: over_best}))
     assert found.good == good
-    assert found.text.startswith("The model's AUC is above every floor. From the best floor, strong regression, ")
+    assert found.text.startswith(f"The model's AUC is above every floor. From the best floor, {summary.best_floor}, ")
     assert found.text.endswith(end)
 
 
@@ -75,8 +75,8 @@ def test_a_certified_policy_says_its_bound_and_what_it_changed(calibration):
     right, changed = policy_sentences(calibration.certified.policy, calibration, Gain(NOTHING, UP))
     assert right == f"Certified: {calibration.statement}."
     assert changed == (
-        "On the scored pairs, stopping early changed AUC by -0.0007 (95 %: -0.0016 to +0.0002) and log loss by "
-        "+0.0200 (95 %: +0.0100 to +0.0300) nats, against full depth."
+        "On the scored pairs, stopping early changed AUC by -0.0007 (95 %: -0.0016 to +0.0002) and log loss in "
+        "nats by +0.0200 (95 %: +0.0100 to +0.0300), against full depth."
     )
     assert len(policy_sentences(calibration.certified.policy, calibration, None)) == 1
 

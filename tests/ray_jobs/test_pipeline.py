@@ -15,6 +15,7 @@ from optirag_core.artifacts import MADE_BY, Workspace
 from optirag_core.config import PretrainedSettings
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.schema import SCORES
+from optirag_core.evaluation.sentences import signed
 from optirag_core.runs.reader import read_artifact, score_files
 from optirag_core.training.pretrained import weights_digest
 from optirag_core.training.tokenizer import train_tokenizer
@@ -85,6 +86,11 @@ def test_the_terminal_and_the_report_say_the_same(finished_run, caplog):
     assert shown and shown[1] == f"{summary['model']['auc']:.4f}"
     assert f"{summary['model']['auc']:.4f}" in html
     assert summary["floors"]["user mean"]["auc"] > 0.5
+    worth = summary["worth"]
+    assert list(worth["layers"]) == ["0", "3", "4", "5"]
+    assert worth["evidence"]["auc"] == worth["layers"]["0"]["auc"]
+    assert worth["both"]["pairs"] == summary["model"]["pairs"]
+    assert signed(worth["over_evidence"]["auc"][0]) in html
 
 
 @pytest.fixture
