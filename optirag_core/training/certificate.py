@@ -21,7 +21,7 @@ class Candidate:
     flops_share: float  # of full depth's
     mean_exit_layer: float
     excess_loss: float  # nats against full depth: mean over users of the clipped mean over a user's pairs
-    auc_difference: float | None  # against full depth; None where only one class is present
+    auc_difference: float | None  # against full depth; None outside of the order, and where only one class is present
     p_value: float | None = None  # of H0: the excess loss is at least epsilon; None where it was not tested
     accepted: bool = False
 
