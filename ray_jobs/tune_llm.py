@@ -4,8 +4,10 @@ python -m ray_jobs.tune_llm --config ray_jobs/configs/demo.yaml
 """
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from optirag_core.artifacts import Artifact
@@ -17,11 +19,11 @@ from optirag_core.evaluation.metrics import binary_metrics
 from optirag_core.inference.opening import open_artifacts
 from optirag_core.inference.parts import open_assembler
 from optirag_core.recipes import llm_recipe
-from optirag_core.training.llm import answer_scores, llama_from_scratch
+from optirag_core.training.llm import Step, answer_scores, llama_from_scratch
 from optirag_core.training.llm import tune_llm as tune
 from optirag_core.training.packing import Sample
-from optirag_core.training.pretrained import pretrained_folder, weights_digest
-from optirag_core.training.samples import labelled_samples
+from optirag_core.training.pretrained import pretrained_place, weights_digest
+from optirag_core.training.samples import few_shots, labelled_samples
 from optirag_core.training.tokenizer import scratch_tokenizer
 from ray_jobs.command import run_job
 from ray_jobs.session import ray_session
@@ -29,14 +31,14 @@ from ray_jobs.train_loop import fit, results, start_worker
 
 log = logging.getLogger(__name__)
 VALIDATION_USERS = 500
-"""Enough for an AUC within about 0.02; validation here informs, it does not select."""
+"""Enough for an AUC within about 0.02, and to tell epochs apart (`select_epoch`)."""
 
 
 def tune_llm(settings: Settings) -> Artifact:
     """Instruction-tune an LLM on the answers to the tuning samples."""
     artifacts = open_artifacts(settings, "dataset", "evidence", "retriever", "index")
     pretrained = settings.llm.init == "pretrained"
-    weights = weights_digest(pretrained_folder(settings.llm.pretrained.path)) if pretrained else None
+    weights = weights_digest(pretrained_place(settings.llm.pretrained.path)) if pretrained else None
     recipe = llm_recipe(settings, artifacts.digests, weights)
     if done := recipe.made(artifacts.workspace):
         return done
@@ -57,32 +59,51 @@ def _loop(config: dict[str, Any]) -> None:
     dataset = Dataset.load(worker.artifacts["dataset"].path)
     model, tokenizer = _untuned(settings, dataset, config["weights"])
     assembler, builder = open_assembler(settings, worker.artifacts, tokenizer)
+    answers, tuning = builder.answer_ids, llm.chosen
     mine = dataset.of_role("llm")
-    samples = labelled_samples(assembler, mine, "tune")
-    cold = labelled_samples(assembler, mine, "tune", similar=False) if llm.chosen.cold_start_epochs else []
-    answers = builder.answer_ids
+    held_out = labelled_samples(assembler, mine, "validation", max_users=VALIDATION_USERS)
+    samples = _shots(settings, labelled_samples(assembler, mine, "tune"))
+    validation_losses: list[float] = []
+
+    def on_step(step: Step) -> None:
+        worker.progress(step.number, step.total, loss=step.loss)
+        if step.validation_loss is not None:
+            validation_losses.append(step.validation_loss)
+
     model.to(worker.device)
     if llm.init == "scratch" or llm.pretrained.tuning != "none":
-        lora = llm.init == "pretrained" and llm.pretrained.tuning == "lora"
+        cold = []
+        if tuning.cold_start_epochs:
+            cold = _shots(settings, labelled_samples(assembler, mine, "tune", similar=False))
+        pretrained = llm.pretrained if llm.init == "pretrained" else None
         model = tune(
-            model, samples, answers, llm.chosen,
-            seed=settings.seed, lora_rank=llm.pretrained.lora_rank if lora else None, cold_start_samples=cold,
-            rank=worker.rank, world_size=worker.world_size,
-            on_step=lambda step: worker.progress(step.number, step.total, loss=step.loss),
+            model, samples, answers, tuning,
+            seed=settings.seed, lora=pretrained.lora if pretrained and pretrained.tuning == "lora" else None,
+            cold_start_samples=cold, validation=held_out if tuning.select_epoch else (),
+            autocast=pretrained is not None and pretrained.dtype == "bfloat16",
+            rank=worker.rank, world_size=worker.world_size, on_step=on_step,
         )  # fmt: skip
+    if llm.init == "pretrained":
+        model.to(getattr(torch, llm.pretrained.dtype))
     metrics = {
         "pretrained": llm.pretrained.path if llm.init == "pretrained" else None,
         "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
         "num_prompts": len(samples),
         "num_answers": sum(len(sample.labels) for sample in samples),
+        "epoch_validation_losses": validation_losses,
     }
     if worker.rank == 0:
-        held_out = labelled_samples(assembler, mine, "validation", max_users=VALIDATION_USERS)
-        metrics |= _validation(model, held_out, answers, llm.chosen.batch_tokens)
+        metrics |= _validation(model, held_out, answers, tuning.batch_tokens)
     with results(worker, metrics) as folder:
         if folder:
             save_llm(folder, model, tokenizer)
             save_answer_ids(folder, answers)
+
+
+def _shots(settings: Settings, samples: Sequence[Sample]) -> Sequence[Sample]:
+    """All samples, or the few of them that a pretrained LLM is given."""
+    shots = settings.llm.pretrained.shots if settings.llm.init == "pretrained" else None
+    return few_shots(samples, shots, seed=settings.seed)
 
 
 def _untuned(
@@ -100,13 +121,15 @@ def _untuned(
         tokenizer = scratch_tokenizer(settings.prompt, dataset, shape.vocab_size, evidence=settings.evidence.prompt)
         model = llama_from_scratch(shape, tokenizer, max_tokens=settings.prompt.max_tokens, seed=settings.seed)
         return model, tokenizer
-    folder = pretrained_folder(settings.llm.pretrained.path)
-    if (found := weights_digest(folder)) != weights:
+    place = pretrained_place(settings.llm.pretrained.path)
+    if (found := weights_digest(place)) != weights:
         raise ArtifactMismatch(
             f"{settings.llm.pretrained.path} is another LLM ({found[:12]}) on this worker than on the driver "
             f"({weights[:12]}): give llm.pretrained.path a place that all machines share"
         )
-    model, tokenizer = load_llm(folder, dtype=settings.llm.pretrained.dtype)
+    pretrained = settings.llm.pretrained
+    # Steps of 1e-4 vanish in bfloat16 weights: those that are trained are float32, a LoRA's adapters always are.
+    model, tokenizer = load_llm(place, dtype="float32" if pretrained.tuning == "full" else pretrained.dtype)
     check_context(settings.prompt.max_tokens, model.config)
     return model, tokenizer
 

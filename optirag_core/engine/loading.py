@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -15,6 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from optirag_core.engine.gguf import is_gguf, load_gguf, load_gguf_tokenizer
 from optirag_core.errors import ArtifactMismatch, ConfigError, ModelError
 
 ANSWERS_FILE = "answers.json"
@@ -23,26 +24,18 @@ ANSWERS_FILE = "answers.json"
 def load_llm(
     path: str | Path, *, dtype: Literal["float32", "bfloat16"] | None = None
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a model and its tokenizer from a local folder; weights must be safetensors.
+    """Load a model and its tokenizer from a local folder, whose weights must be safetensors, or from a GGUF file.
 
     Args:
-        dtype: of the weights in memory; None: as they were saved.
+        dtype: of the weights in memory; None: as they were saved, float32 for a GGUF.
 
     Raises:
         ModelError: there is nothing to load there, it is no decoder of the supported shape, or weights are missing.
     """
-    try:
-        model, report = AutoModelForCausalLM.from_pretrained(
-            path,
-            dtype=getattr(torch, dtype) if dtype else "auto",
-            use_safetensors=True,
-            trust_remote_code=False,
-            ignore_mismatched_sizes=True,  # they are in the report, with their names
-            output_loading_info=True,
-        )
-    except (OSError, ValueError, SafetensorError, StrictDataclassError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise ModelError(f"cannot load an LLM from {path}: {first_line}") from None
+    if is_gguf(path):
+        model, report = load_gguf(Path(path), getattr(torch, dtype or "float32"))
+    else:
+        model, report = _load_safetensors(path, getattr(torch, dtype) if dtype else "auto")
     tokenizer = load_tokenizer(path)
     parts = [(model.base_model, "layers"), (model.base_model, "norm"), (model, "lm_head")]
     if not all(hasattr(module, name) for module, name in parts):
@@ -57,11 +50,28 @@ def load_llm(
     return model.eval(), tokenizer
 
 
+def _load_safetensors(path: str | Path, dtype: torch.dtype | str) -> tuple[PreTrainedModel, dict[str, Any]]:
+    try:
+        return AutoModelForCausalLM.from_pretrained(
+            path,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            ignore_mismatched_sizes=True,  # they are in the report, with their names
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, SafetensorError, StrictDataclassError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise ModelError(f"cannot load an LLM from {path}: {first_line}") from None
+
+
 def load_tokenizer(path: str | Path) -> PreTrainedTokenizerBase:
     """
     Raises:
         ModelError: there is none.
     """
+    if is_gguf(path):
+        return load_gguf_tokenizer(Path(path))
     try:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except (OSError, ValueError) as error:

@@ -81,7 +81,7 @@ def calibrate(
                 flops_share=result.flops / results[0].flops,
                 mean_exit_layer=result.mean_exit_layer,
                 excess_loss=float(result.losses.mean()),
-                auc_difference=certifying.auc_difference(result.scores) if number in p_values else None,
+                auc_difference=certifying.auc_difference(result.scores) if number in (0, *p_values) else None,
                 p_value=p_values.get(number),
                 accepted=number in (0, *accepted),
             )

@@ -6,25 +6,26 @@ scratch may also predict each shown rating from what precedes it: the same forwa
 Shapes: B rows, T padded tokens, D model width, V vocabulary, A answers, R shown ratings.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
-from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor
 from torch.nn import functional
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from optirag_core.config import ShapeSettings, TuningSettings
+from optirag_core.config import LoraSettings, ShapeSettings, TuningSettings
 from optirag_core.errors import DataError
+from optirag_core.training.lora import with_lora
 from optirag_core.training.packing import PackedBatch, Sample, pack, plan_batches
+from optirag_core.training.selection import BestWeights
+from optirag_core.training.steps import plan_steps
 
 MAX_GRADIENT_NORM = 1.0
 INITIALIZER_RANGE = 0.04
 """Twice the default, which is made for widths of thousands: at width 128 it starts about twice as fast."""
-LORA_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj")
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Step:
     number: int
     total: int
     loss: float
+    validation_loss: float | None = None  # where an epoch ends, mean over the validation answers
 
 
 def llama_from_scratch(
@@ -65,8 +67,10 @@ def tune_llm(
     settings: TuningSettings,
     *,
     seed: int,
-    lora_rank: int | None = None,
+    lora: LoraSettings | None = None,
     cold_start_samples: Sequence[Sample] = (),
+    validation: Sequence[Sample] = (),
+    autocast: bool = False,
     rank: int = 0,
     world_size: int = 1,
     on_step: Callable[[Step], None] | None = None,
@@ -75,29 +79,41 @@ def tune_llm(
 
     Args:
         answer_ids: vocabulary ids of yes and no.
-        lora_rank: of the LoRA; None tunes all weights.
+        lora: of the adapters; None tunes all weights.
         cold_start_samples: the same answers behind prompts without similar users, for `cold_start_epochs` of them
             first: a model from scratch learns to read histories there at a fraction of the tokens.
+        validation: where given, the weights of the epoch with the least loss on their answers are kept, or the
+            untouched ones where no epoch is better; not those of the last step.
+        autocast: compute in bfloat16, whatever the weights are in.
         rank, world_size: data-parallel worker; torch.distributed is initialised when world_size > 1.
         on_step: called after every optimiser step.
 
     Raises:
-        DataError: there is no sample.
+        DataError: there is no sample, or fewer batches than one step takes.
+        ModelError: the LLM has no layers of the names that `lora` gives.
     """
     if not samples:
         raise DataError("no training sample for the LLM: lower dataset.min_history or raise dataset.split.tune_share")
-    adapted = _with_lora(model, lora_rank, seed) if lora_rank else None
-    epochs = [cold_start_samples] * settings.cold_start_epochs + [samples] * settings.epochs
-    plan = _plan(epochs, settings, seed=seed, world_size=world_size)
+    plan = plan_steps(cold_start_samples, samples, settings, seed=seed, world_size=world_size)
+    adapted = with_lora(model, lora, seed=seed) if lora else None
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    factor = _warmup_cosine(len(plan), settings.warmup_share)
     optimizers = _optimizers(model, settings)
-    schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, factor) for optimizer in optimizers]
-    model.train()
-    for number, batches in enumerate(plan, start=1):
-        batch = pack(batches[rank])
-        loss = answer_loss(model, batch, answer_ids, settings.history_loss_weight)
-        loss.backward()
+    rates = [step.rate for step in plan]
+    schedules = [LambdaLR(each, lambda number: rates[min(number, len(rates) - 1)]) for each in optimizers]
+
+    def validation_loss() -> float:
+        with _bfloat16(model, autocast):
+            return _mean_loss(model.eval(), validation[rank::world_size], answer_ids, settings.batch_tokens, world_size)
+
+    best = BestWeights(trainable, validation_loss()) if validation else None
+    for number, step in enumerate(plan, start=1):
+        model.train()
+        losses = []
+        for batch in step.batches[rank]:
+            with _bfloat16(model, autocast):
+                loss = answer_loss(model, pack(batch), answer_ids, settings.history_loss_weight)
+            (loss / len(step.batches[rank])).backward()
+            losses.append(loss.item())
         if world_size > 1:
             _average_gradients(trainable, world_size)
         torch.nn.utils.clip_grad_norm_(trainable, MAX_GRADIENT_NORM)
@@ -105,8 +121,13 @@ def tune_llm(
             optimizer.step()
             schedule.step()
             optimizer.zero_grad(set_to_none=True)
+        validated = validation_loss() if best and step.ends_epoch else None
+        if validated is not None:
+            best.offer(validated)
         if on_step:
-            on_step(Step(number, len(plan), loss.item()))
+            on_step(Step(number, len(plan), sum(losses) / len(losses), validated))
+    if best:
+        best.restore()
     tuned = adapted.merge_and_unload() if adapted else model
     return tuned.eval()
 
@@ -126,19 +147,47 @@ def answer_loss(
     return loss
 
 
-@torch.inference_mode()
 def answer_scores(
     model: PreTrainedModel, samples: Sequence[Sample], answer_ids: tuple[int, int], *, batch_tokens: int
 ) -> list[float]:
     """p(yes) of every candidate of every sample, in order, at full depth."""
+    return _differences(model, samples, answer_ids, batch_tokens).sigmoid().tolist()
+
+
+@torch.inference_mode()
+def _differences(
+    model: PreTrainedModel, samples: Sequence[Sample], answer_ids: tuple[int, int], batch_tokens: int
+) -> Tensor:
+    """z_yes - z_no of every candidate of every sample, in order [A]."""
     lengths = [sample.num_tokens for sample in samples]
-    scores: dict[int, list[float]] = {}
+    found: dict[int, list[float]] = {}
     for indices in plan_batches(lengths, batch_tokens, torch.Generator().manual_seed(0)):
         batch = pack([samples[index] for index in indices])
         answers = _hidden_states(model, batch)[batch.answer_rows, batch.answer_columns]  # [A, D]
-        flat = iter(_answer_logits(model, answers, answer_ids).sigmoid().tolist())
-        scores |= {index: [next(flat) for _ in samples[index].labels] for index in indices}
-    return [score for index in range(len(samples)) for score in scores[index]]
+        flat = iter(_answer_logits(model, answers, answer_ids).tolist())
+        found |= {index: [next(flat) for _ in samples[index].labels] for index in indices}
+    return torch.tensor([difference for index in range(len(samples)) for difference in found[index]])
+
+
+def _mean_loss(
+    model: PreTrainedModel,
+    samples: Sequence[Sample],
+    answer_ids: tuple[int, int],
+    batch_tokens: int,
+    world_size: int,
+) -> float:
+    """Mean cross-entropy of the answers of all workers' samples; `samples` are this worker's."""
+    labels = torch.tensor([float(label) for sample in samples for label in sample.labels])
+    differences = _differences(model, samples, answer_ids, batch_tokens) if samples else labels
+    total = functional.binary_cross_entropy_with_logits(differences, labels, reduction="sum").double()
+    sums = torch.stack([total, torch.tensor(len(labels), dtype=torch.float64)]).to(model.device)
+    if world_size > 1:
+        dist.all_reduce(sums)
+    return (sums[0] / sums[1]).item()
+
+
+def _bfloat16(model: PreTrainedModel, enabled: bool) -> torch.autocast:
+    return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=enabled)
 
 
 def _hidden_states(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
@@ -155,25 +204,7 @@ def _hidden_states(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
 def _answer_logits(model: PreTrainedModel, answers: Tensor, answer_ids: tuple[int, int]) -> Tensor:
     """[A, D] -> [A] z_yes - z_no."""
     rows = model.lm_head.weight[list(answer_ids)]  # [2, D]
-    return (answers @ (rows[0] - rows[1])).float()
-
-
-def _plan(
-    epochs: Sequence[Sequence[Sample]], settings: TuningSettings, *, seed: int, world_size: int
-) -> list[tuple[list[Sample], ...]]:
-    """Steps of one batch per worker; batches that do not fill a step are left out."""
-    generator = torch.Generator().manual_seed(seed)
-    batches = []
-    for samples in epochs:
-        lengths = [sample.num_tokens for sample in samples]
-        planned = plan_batches(lengths, settings.batch_tokens, generator)
-        batches += [[samples[index] for index in batch] for batch in planned]
-    if len(batches) < world_size:
-        raise DataError(
-            f"{len(batches)} batches for {world_size} workers: lower batch_tokens of llm.scratch or llm.pretrained"
-        )
-    steps = list(zip(*(batches[rank::world_size] for rank in range(world_size)), strict=False))
-    return steps[: settings.max_steps]
+    return answers.float() @ (rows[0] - rows[1]).float()
 
 
 def _optimizers(model: PreTrainedModel, settings: TuningSettings) -> list[torch.optim.Optimizer]:
@@ -194,23 +225,6 @@ def _optimizers(model: PreTrainedModel, settings: TuningSettings) -> list[torch.
     rest = [parameter for parameter in trainable if id(parameter) not in taken]
     rate, decay = settings.learning_rate, settings.weight_decay
     return [*optimizers, torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=decay)]
-
-
-def _with_lora(model: PreTrainedModel, rank: int, seed: int) -> PeftModel:
-    torch.manual_seed(seed)  # all workers start from the same random matrices
-    config = LoraConfig(r=rank, target_modules=list(LORA_MODULES), task_type="CAUSAL_LM")
-    return get_peft_model(model, config)
-
-
-def _warmup_cosine(num_steps: int, warmup_share: float) -> Callable[[int], float]:
-    warmup = max(1, int(num_steps * warmup_share))
-
-    def factor(step: int) -> float:
-        if step < warmup:
-            return (step + 1) / warmup
-        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, num_steps - warmup)))
-
-    return factor
 
 
 def _average_gradients(parameters: Sequence[torch.nn.Parameter], world_size: int) -> None:

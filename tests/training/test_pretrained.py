@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from optirag_core.errors import ModelError
-from optirag_core.training.pretrained import pretrained_folder, weights_digest
+from optirag_core.training.pretrained import pretrained_place, weights_digest
 from tests.conftest import tiny_llama
 
 
@@ -36,7 +36,7 @@ def test_the_digest_changes_with_weights_config_and_tokenizer(folder, tmp_path, 
 
 
 def test_a_folder_is_its_own_place(folder):
-    assert pretrained_folder(str(folder)) == folder
+    assert pretrained_place(str(folder)) == folder
 
 
 def test_a_folder_without_an_llm_is_refused(tmp_path):
@@ -49,4 +49,45 @@ def test_what_is_neither_a_folder_nor_on_the_hub_is_named(path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
     with pytest.raises(ModelError, match=f"cannot load an LLM from {path}: it is no folder here"):
-        pretrained_folder(path)
+        pretrained_place(path)
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Folder of an installed package that cannot be imported and carries weights.gguf."""
+    folder = tmp_path / "site" / "carrier"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("raise ImportError('needs llama.cpp')", encoding="utf-8")
+    (folder / "weights.gguf").write_bytes(b"GGUF")
+    monkeypatch.syspath_prepend(folder.parent)
+    return folder
+
+
+def test_a_file_of_a_package_is_found_without_importing_it(package):
+    assert pretrained_place("package://carrier/weights.gguf") == package / "weights.gguf"
+
+
+def test_a_gguf_file_is_its_own_place_and_its_digest_is_that_of_the_file(package, tmp_path):
+    file = package / "weights.gguf"
+    assert pretrained_place(str(file)) == file
+    moved = shutil.copy(file, tmp_path / "weights.gguf")
+    assert weights_digest(moved) == weights_digest(file)
+    file.write_bytes(b"GGUf")
+    assert weights_digest(moved) != weights_digest(file)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("package://no_such_package/a.gguf", "the package no_such_package is not installed; run make smollm2"),
+        ("package://carrier/other.gguf", "carrier holds no other.gguf"),
+        ("package://carrier/__init__.py", "expected package://PACKAGE/FILE.gguf"),
+        ("package://carrier", "expected package://PACKAGE/FILE.gguf"),
+        ("package://carrier/../carrier/weights.gguf", "expected package://PACKAGE/FILE.gguf"),
+        ("package://car.rier/weights.gguf", "expected package://PACKAGE/FILE.gguf"),
+        ("no/such/file.gguf", "there is no such file"),
+    ],
+)
+def test_a_gguf_that_is_not_there_is_named(package, path, message):
+    with pytest.raises(ModelError, match=f"cannot load an LLM from {path}: .*{message}"):
+        pretrained_place(path)
