@@ -333,7 +333,7 @@ class CalibrationSettings(Section):
     """
 
     epsilon: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
-        0.002, description="nats of log loss against full depth, averaged over a user's pairs and over users"
+        0.005, description="nats of log loss against full depth, averaged over a user's pairs and over users"
     )
     delta: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.1, description="chance, over the draw of the users, that a policy is chosen that costs more than epsilon"
