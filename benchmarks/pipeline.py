@@ -88,9 +88,12 @@ def _family(pid: int) -> list[psutil.Process]:
 
 def _figures(workspace: Workspace) -> dict[str, object]:
     summary = json.loads((workspace.open("reports").path / "summary.json").read_text(encoding="utf-8"))
-    figures = {name: summary[name] for name in ("exits", "cold_start", "run")}
+    figures = {name: summary[name] for name in ("exits", "cold_start", "run", "over_floors")}
     figures["model"] = _without_curves(summary["model"])
     figures["floors"] = {name: _without_curves(floor) for name, floor in summary["floors"].items()}
+    figures["worth"] = summary["worth"] and {
+        name: _without_curves(value) if isinstance(value, dict) else value for name, value in summary["worth"].items()
+    }
     for kind in (*TRAINED, "scores"):
         figures[kind] = dict(workspace.open(kind).metrics)
     return figures
