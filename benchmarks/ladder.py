@@ -46,7 +46,6 @@ WORDS = (
     "Bridge", "Dream", "Fire", "Forest", "Garden", "House", "Island", "King", "Letter", "Light", "Night", "Ocean",
     "River", "Road", "Secret", "Song", "Stone", "Summer", "Train", "Winter",
 )  # fmt: skip
-LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 Rung = tuple[Sequence[Sample], Sequence[Sample], AnswerIds, dict[str, float]]
 """Samples to learn from and to test on, ids of yes and no, AUC of what the rung is compared with."""
@@ -57,7 +56,7 @@ def main() -> None:
     model, tokenizer = load_llm(pretrained_place(given.llm), dtype="float32")
     rung = _planted(tokenizer, given) if given.rung == "planted" else _histories(tokenizer, given)
     settings = PretrainedSettings(
-        epochs=given.epochs, batch_tokens=given.batch_tokens, learning_rate=given.learning_rate, warmup_share=0.15,
+        epochs=given.epochs, batch_tokens=given.batch_tokens, learning_rate=given.learning_rate,
         history_loss_weight=given.history_loss_weight, tuning=given.tuning,
         lora=LoraSettings(modules=tuple(given.modules)),
     )  # fmt: skip
@@ -172,9 +171,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--test", type=int, default=200, help="users to test on")
     parser.add_argument("--max_history", type=int, default=6, help="books that a prompt of histories shows")
     parser.add_argument("--tuning", choices=("lora", "full"), default="lora")
-    parser.add_argument("--modules", nargs="+", default=list(LINEAR), help="layers that get an adapter")
+    parser.add_argument("--modules", nargs="+", default=["q_proj", "v_proj"], help="layers that get an adapter")
     parser.add_argument("--learning_rate", type=float, default=1e-3)
-    parser.add_argument("--batch_tokens", type=int, default=1024)
+    parser.add_argument("--batch_tokens", type=int, default=500)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--history_loss_weight", type=float, default=0.0)
     parser.add_argument("--seed", type=int, default=0)

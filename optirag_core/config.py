@@ -203,6 +203,8 @@ class PretrainedSettings(TuningSettings):
     tuning: Literal["full", "lora", "none"] = "lora"
     lora: LoraSettings = LoraSettings()
     shots: Count | None = Field(None, description="at most this many training prompts, drawn with the seed")
+    learning_rate: Positive = Field(1e-3, description="of AdamW; 1e-4 suits tuning: full")
+    warmup_share: Share = Field(0.15, description="the loss of SmolLM2 rises in the first steps; less was not tried")
     restart_learning_rate: bool = True
     select_epoch: bool = True
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 is for GPUs: 6-8x slower on CPUs")
@@ -237,7 +239,9 @@ class LlmSettings(Section):
     @model_validator(mode="after")
     def _has_weights(self) -> Self:
         if self.init == "pretrained" and self.pretrained.path is None:
-            raise ValueError("llm.init: pretrained needs llm.pretrained.path (a local folder or a hub name)")
+            raise ValueError(
+                "llm.init: pretrained needs llm.pretrained.path (a local folder, a .gguf file or a hub name)"
+            )
         return self
 
 
