@@ -31,6 +31,7 @@ from optirag_core.data.splits import requests_for, split_interactions
 from optirag_core.engine.groups import UserGroup
 from optirag_core.engine.loading import load_llm
 from optirag_core.evaluation.floors import user_mean
+from optirag_core.evaluation.known import Known
 from optirag_core.evaluation.metrics import binary_metrics
 from optirag_core.prompting.assembly import Neighbour, PromptAssembler
 from optirag_core.prompting.builder import PromptBuilder
@@ -157,7 +158,7 @@ def _histories(tokenizer: PreTrainedTokenizerBase, given: argparse.Namespace) ->
     pairs = pa.table({"user_id": asked["user_id"], "item_id": pc.list_element(asked["item_ids"], 0)})
     known = table.filter(pc.is_in(table["split"], pa.array(["train", "tune"])))
     labels = pc.list_element(asked["labels"], 0).to_pylist()
-    floors = {"user mean": binary_metrics(labels, user_mean(known, pairs).tolist()).auc}
+    floors = {"user mean": binary_metrics(labels, user_mean(Known(known, raw.items), pairs)).auc}
     return few_shots(tune, given.shots, seed=given.seed), test, builder.answer_ids, floors
 
 

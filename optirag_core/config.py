@@ -42,7 +42,7 @@ class SplitSettings(Section):
         "the exit policy (paper: < 10 %)",
     )
     heads_share: Share = Field(0.2, description="share of users whose targets teach the exit heads, not the LLM")
-    policy_share: Share = Field(0.15, description="share of users whose targets choose the exit policy")
+    policy_share: Share = Field(0.15, description="share of users on whose validation rows the exit policy is chosen")
 
     @model_validator(mode="after")
     def _llm_has_users(self) -> Self:
@@ -108,8 +108,8 @@ class EvidenceSettings(Section):
     attributes: tuple[str, ...] | None = Field(
         None,
         description="columns of items whose values are counted, e.g. author, brand; a list counts each of its values. "
-        "Default: all columns but item_id and title with text, whole numbers or lists of them that have two values or "
-        "more, at least half of the entries with a value that another item has, too",
+        "Default: all columns but item_id and title with text or lists of it that have two values or more, at least "
+        "half of the entries with a value that another item has, too",
     )
     heads: bool = Field(True, description="every answer head reads it beside the hidden state; false: the paper's form")
     prompt: bool = Field(False, description="the prompt says it in words")
@@ -251,7 +251,7 @@ class ExitFeaturesSettings(Section):
     max_users: Count | None = Field(
         None, description="at most this many users of each role (heads, policy) and split, spread evenly"
     )
-    test_users: Annotated[int, Field(ge=0)] = Field(
+    test_users: Count = Field(
         2000,
         description="test users, drawn with the seed as requests.max_users draws, at whom the report looks layer by "
         "layer; nothing learns from them",
@@ -350,7 +350,9 @@ class CalibrationSettings(Section):
         (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4),
         description="of every criterion but patience; confidence takes 1 - threshold",
     )
-    group_stops: tuple[Count | None, ...] = Field((None, 2, 4), description="used where a user has several candidates")
+    group_stops: tuple[Count | None, ...] = Field(
+        (None, 2, 4), description="used where every user has as many candidates"
+    )
     evidence_shares: tuple[Share, ...] = Field(
         (0.0, 0.25, 0.5, 0.75, 1.0),
         description="share of pairs that stop at depth 0, the surest first; used where the heads read evidence",

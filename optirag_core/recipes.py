@@ -3,7 +3,7 @@
     dataset <- dataset, the raw files            evidence <- evidence.attributes, dataset
     retriever <- retriever, dataset              index <- index, retriever
     llm <- llm, prompt, evidence.prompt, all above
-    exit_features <- exit_features, exit_heads.layers, exit_policy.window, prompt, all above
+    exit_features <- exit_features, exit_heads.layers, exit_policy.window, engine.dtype, prompt, all above
     exit_heads <- exit_heads, evidence.heads, prompt, all above
     exit_policy <- calibration, exit_policy.window, all above
     scores <- exit_policy, engine, prompt, requests, all above but exit_features
@@ -97,6 +97,7 @@ def exit_features_recipe(settings: Settings, parents: Mapping[str, str]) -> Reci
         "exit_features": _plain(settings.exit_features),
         "layers": list(settings.exit_heads.layers),
         "window": settings.exit_policy.window,
+        "dtype": settings.engine.dtype,
         "prompt": prompt_config(settings),
         "seed": settings.seed,
     }

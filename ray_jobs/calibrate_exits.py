@@ -27,9 +27,9 @@ def calibrate_exits(settings: Settings) -> Artifact:
     if done := recipe.made(artifacts.workspace):
         return done
     heads, _ = open_heads(settings, artifacts)
-    features, traces = read_traces(
-        artifacts["exit_features"].path, heads, settings.exit_policy.window, settings.exit_features.frozen_prefixes
-    )
+    recorded = artifacts["exit_features"]
+    frozen = recorded.manifest["config"]["exit_features"]["frozen_prefixes"]
+    features, traces = read_traces(recorded.path, heads, settings.exit_policy.window, frozen)
     labels = features.labels.numpy().astype(int)
     calibration = calibrate(traces, labels, features.users, settings.calibration, seed=settings.seed)
     with scratch_folder() as files:
@@ -65,7 +65,8 @@ def _tell(calibration: Calibration) -> None:
         )  # fmt: skip
     elif calibration.num_users < needed:
         log.warning(
-            "warning: %d users cannot certify %g nats, %d can: raise calibration.epsilon or give more validation users",
+            "warning: %d users cannot certify %g nats, %d can: raise calibration.epsilon, dataset.split.policy_share "
+            "or exit_features.max_users",
             calibration.num_users, calibration.epsilon, needed,
         )  # fmt: skip
 

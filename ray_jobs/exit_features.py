@@ -23,6 +23,7 @@ from optirag_core.engine.cost import ModelShape
 from optirag_core.engine.loading import load_tokenizer
 from optirag_core.engine.memory import keep_freed_memory
 from optirag_core.engine.states import window_layers
+from optirag_core.errors import DataError
 from optirag_core.inference.opening import Pin, open_artifacts
 from optirag_core.inference.parts import check_prompts_fit, open_assembler, open_recorders
 from optirag_core.inference.requests import test_requests
@@ -34,8 +35,8 @@ from ray_jobs.session import ray_session
 from ray_jobs.shard_stream import Stage, shard_row, shard_table, through_stages
 
 log = logging.getLogger(__name__)
-REQUESTS_PER_SHARD = 256
-"""Of about 1,000 tokens each: a minute of two CPU cores with a Llama of 100 M parameters."""
+REQUESTS_PER_SHARD = 64
+"""Of about 1,000 tokens each: a minute and a half of two CPU cores with a Llama of 100 M parameters."""
 
 
 def exit_features(settings: Settings) -> Artifact:
@@ -48,6 +49,8 @@ def exit_features(settings: Settings) -> Artifact:
     dataset = Dataset.load(artifacts["dataset"].path)
     asked = test_requests(dataset, settings.exit_features.test_users, settings.seed)
     requests = labelled_requests(dataset, asked, settings.exit_features.max_users)
+    if not len(requests):
+        raise DataError("there is no labelled pair: raise dataset.split.validation_share or test_share")
     arguments = {"settings": settings.model_dump(mode="json"), "pins": artifacts.pins}
     stages = Stage(BuildLabelledPrompts, arguments), Stage(RecordStates, arguments)
     shape = ModelShape.of(AutoConfig.from_pretrained(artifacts["llm"].path))

@@ -23,8 +23,6 @@ from optirag_core.recipes import evidence_recipe
 from ray_jobs.command import run_job
 
 log = logging.getLogger(__name__)
-FITTED_SPLITS = ("train", "tune")
-"""Validation stays out of the weights, though not out of the counts, so that its figures mean something."""
 
 
 def fit_evidence(settings: Settings) -> Artifact:
@@ -36,7 +34,7 @@ def fit_evidence(settings: Settings) -> Artifact:
     dataset = Dataset.load(artifacts["dataset"].path)
     rows, attributes = dataset.interactions, settings.evidence.attributes
     evidence = Evidence.of(rows, dataset.items, chosen_attributes(dataset.items) if attributes is None else attributes)
-    model = fit_model(evidence, rows.filter(pc.is_in(rows["split"], pa.array(FITTED_SPLITS))))
+    model = fit_model(evidence, _fitted(dataset))
     metrics = {"attributes": list(evidence.attributes), **_validation(PairEvidence(evidence, model), rows)}
     with scratch_folder() as files:
         evidence.save(files)
@@ -48,6 +46,15 @@ def fit_evidence(settings: Settings) -> Artifact:
         metrics["validation_log_loss"] or float("nan"), metrics["validation_pairs"],
     )  # fmt: skip
     return artifact
+
+
+def _fitted(dataset: Dataset) -> pa.Table:
+    """What the regression learns from: as the LLM, nothing that the heads, the policy or validation are made with."""
+    train, tune = (
+        rows.filter(pc.equal(rows["split"], split))
+        for rows, split in ((dataset.interactions, "train"), (dataset.of_role("llm"), "tune"))
+    )
+    return pa.concat_tables([train, tune])
 
 
 def _validation(evidence: PairEvidence, interactions: pa.Table) -> dict[str, Any]:

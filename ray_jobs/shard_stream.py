@@ -158,8 +158,8 @@ def _watched(receipts: ray.data.Dataset, stall_timeout_s: float, board: ray.acto
             block = arrived.get(timeout=stall_timeout_s)
         except queue.Empty:
             raise RunStalled(
-                f"no shard was finished for {stall_timeout_s:g} s: {stalled_stage(board)}. Finished shards are kept: "
-                "run the same command again, with a larger run.stall_timeout_s where a shard needs more time"
+                f"no shard was finished for {stall_timeout_s:g} s: {stalled_stage(board)}. Run the "
+                "same command again, with a larger run.stall_timeout_s where a shard needs more time"
             ) from None
         if block is None:
             return

@@ -8,7 +8,9 @@ from typing import Any
 
 from optirag_core.artifacts import Artifact
 from optirag_core.config import Settings
+from optirag_core.engine.heads import ExitHeads
 from optirag_core.engine.loading import load_answer_ids, load_llm
+from optirag_core.evaluation.html_page import number
 from optirag_core.inference.opening import open_artifacts
 from optirag_core.inference.parts import untrained_heads
 from optirag_core.recipes import exit_heads_recipe
@@ -24,16 +26,17 @@ PARENTS = ("dataset", "evidence", "retriever", "index", "llm", "exit_features")
 
 
 def train_exit_heads(settings: Settings) -> Artifact:
-    """Copy the LM head to every exit layer and train the copies on the frozen LLM's hidden states."""
+    """Copy the LM head to every exit layer and train the copies, and with evidence the LM head, on hidden states."""
     artifacts = open_artifacts(settings, *PARENTS)
     recipe = exit_heads_recipe(settings, artifacts.digests)
     if done := recipe.made(artifacts.workspace):
         return done
     with ray_session(settings.ray), fit(_loop, settings, artifacts, "exit_heads", unit="epoch") as (files, metrics):
         artifact = recipe.save(artifacts.workspace, files, metrics)
-    losses = (metrics["validation_loss_untrained"], metrics["validation_loss"])
-    for layer, before, after in zip(metrics["layers"], *losses, strict=True):
-        log.info("head at layer %d: validation log loss %.4f, as a plain copy %.4f", layer, after, before)
+    losses = (metrics["validation_loss_of_copy"], metrics["validation_loss"])
+    for layer, copy, trained in zip(metrics["layers"], *losses, strict=True):
+        log.info("head at layer %d: validation log loss %s, as a plain copy %s", layer, number(trained), number(copy))
+    log.info("evidence alone: validation log loss %s", number(metrics["validation_loss_of_evidence"]))
     return artifact
 
 
@@ -41,13 +44,16 @@ def _loop(config: dict[str, Any]) -> None:
     worker = start_worker(config)
     settings, artifacts = worker.settings, worker.artifacts
     model, _ = load_llm(artifacts["llm"].path)
-    heads = untrained_heads(settings, artifacts, model)
+    heads = untrained_heads(settings, artifacts, model.to(worker.device))
     folder = artifacts["exit_features"].path
-    samples, validation = (HeadSamples.of(read_features(folder, "heads", split)) for split in ("tune", "validation"))
-    layers = [*heads.layers, heads.num_layers]
-    untrained = [loss.item() for loss in head_losses(heads, validation, layers)]
+    samples, validation = (
+        HeadSamples.of(read_features(folder, "heads", split), heads).to(worker.device)
+        for split in ("tune", "validation")
+    )
+    layers, answer_ids = [*heads.layers, heads.num_layers], load_answer_ids(artifacts["llm"].path)
+    copies = ExitHeads(model, heads.layers, answer_ids)
     whole = settings.exit_heads.loss == "vocabulary"
-    vocabulary = Vocabulary(model.lm_head.weight, load_answer_ids(artifacts["llm"].path)) if whole else None
+    vocabulary = Vocabulary(model.lm_head.weight, answer_ids) if whole else None
     train(
         heads, samples, settings.exit_heads,
         seed=settings.seed, vocabulary=vocabulary, validation=validation,
@@ -57,12 +63,19 @@ def _loop(config: dict[str, Any]) -> None:
     metrics = {
         "layers": layers,
         "num_answers": len(samples),
-        "validation_loss_untrained": untrained,
-        "validation_loss": [loss.item() for loss in head_losses(heads, validation, layers)],
+        "validation_loss_of_copy": _losses(copies, validation, layers),
+        "validation_loss_of_evidence": _losses(heads, validation, [0])[0] if heads.num_features else None,
+        "validation_loss": _losses(heads, validation, layers),
     }
     with results(worker, metrics) as files:
         if files:
             heads.save(files)
+
+
+def _losses(heads: ExitHeads, validation: HeadSamples, layers: list[int]) -> list[float | None]:
+    if not len(validation):
+        return [None] * len(layers)
+    return [loss.item() for loss in head_losses(heads, validation, layers)]
 
 
 if __name__ == "__main__":

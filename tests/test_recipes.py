@@ -55,7 +55,7 @@ CHANGES = {
     "exit_policy.window": (2, "exit_features exit_heads exit_policy scores"),
     "calibration.epsilon": (0.01, "exit_policy scores"),
     "calibration.thresholds": ([0.1], "exit_policy scores"),
-    "engine.dtype": ("bfloat16", "scores"),
+    "engine.dtype": ("bfloat16", "exit_features exit_heads exit_policy scores"),
     "engine.max_tokens_in_flight": (8192, "scores"),
     "requests.path": ("elsewhere", ""),  # what lies there counts, not where: `test_requests_are_part_of_the_scores`
     "run.name": ("night", ""),

@@ -60,8 +60,8 @@ class LastStates:
         layers = list(layers)
         if missing := sorted(set(layers) - set(self.layers)):
             raise ConfigError(
-                f"hidden states of layers {missing} were not kept, only of {list(self.layers)}: collect them with the "
-                "layers of `window_layers`, for the exit layers and the window in use"
+                f"hidden states of layers {missing} were not kept, only of {list(self.layers)}: run exit_features "
+                "again with the exit layers and the window in use"
             )
         return self.states[:, [self.layers.index(layer) for layer in layers]]
 

@@ -90,7 +90,7 @@ def policy_sentences(policy: ExitPolicy, calibration: Calibration | None, exits:
         calibration: where it comes from; None for a policy that was named by hand.
         exits: the run's scores less those of full depth, where they were measured.
     """
-    if policy.criterion == "none" and policy.evidence_confidence is None:
+    if policy.criterion == "none" and policy.evidence_confidence is policy.frozen_prefix_after is None:
         chosen = f" {calibration.statement.capitalize()}." if calibration else ""
         return [f"Every pair went through all layers.{chosen}"]
     if calibration is None:

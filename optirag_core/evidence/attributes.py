@@ -56,7 +56,9 @@ class Values:
 
 
 def chosen_attributes(items: pa.Table) -> tuple[str, ...]:
-    """Columns that hold text, whole numbers or lists of them: two values or more, half of the entries shared by items.
+    """Columns of text or lists of it: two values or more, half of the entries shared by items.
+
+    Numbers are left out unless they are named: on data with times one like a review count says what came later.
 
     Args:
         items: `ITEMS` and further columns.
@@ -64,7 +66,7 @@ def chosen_attributes(items: pa.Table) -> tuple[str, ...]:
     chosen = [
         name
         for name in items.column_names
-        if name not in ITEMS.names and _is_countable(items.schema.field(name).type) and _is_shared(items[name])
+        if name not in ITEMS.names and _is_text(items.schema.field(name).type) and _is_shared(items[name])
     ]
     log.info("evidence.attributes: %s", ", ".join(chosen) or "none: no column of items has values that items share")
     return tuple(chosen)
@@ -141,5 +143,9 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def _is_countable(kind: pa.DataType) -> bool:
+    return _is_text(kind) or pa.types.is_integer(kind.value_type if _is_list(kind) else kind)
+
+
+def _is_text(kind: pa.DataType) -> bool:
     kind = kind.value_type if _is_list(kind) else kind
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_integer(kind)
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind)

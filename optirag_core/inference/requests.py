@@ -81,7 +81,7 @@ def _all_users(dataset: Dataset) -> Source:
 def test_requests(dataset: Dataset, max_users: int | None, seed: int) -> pa.Table:
     """The test split's requests with their `labels`, or a sample of them drawn by the seed: a larger one holds it."""
     requests = requests_for(dataset.interactions, "test")
-    if max_users is not None and max_users < len(requests):
+    if max_users and max_users < len(requests):
         chosen = np.random.default_rng(seed).permutation(len(requests))[:max_users]
         requests = requests.take(np.sort(chosen))
     return requests

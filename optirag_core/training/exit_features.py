@@ -26,7 +26,6 @@ from optirag_core.engine.heads import ExitHeads
 from optirag_core.engine.scorer import Scorer
 from optirag_core.engine.states import LastStates
 from optirag_core.engine.trace import Trace
-from optirag_core.errors import ArtifactMismatch
 from optirag_core.inference.prompts import PROMPTS, assembled_prompts, groups_of
 from optirag_core.prompting.assembly import PromptAssembler
 
@@ -49,15 +48,16 @@ PAIRS = [
     pa.field("prefix_tokens", pa.int32()),
     pa.field("suffix_tokens", pa.int32()),
     pa.field("frozen_prefix_after", pa.int32()),  # 0: the prefix went all the way
-    pa.field("evidence", pa.list_(pa.float32())),  # [F], standardised; null without evidence
 ]
-"""Columns of features before those of the hidden states, `layer_5` ... [D]; a request's rows are neighbours."""
+"""Columns of features; behind them `evidence` [F], where there is any, and hidden states `layer_5` ... [D].
+
+A request's rows are neighbours."""
 
 SHAPE_FILE = "shape.json"
 """Shape of the LLM."""
 
 PACKING = ("parts", "prefix_tokens", "suffix_tokens")
-LAYER = "layer_"
+EVIDENCE, LAYER = "evidence", "layer_"
 
 
 @dataclass(frozen=True)
@@ -85,10 +85,13 @@ def labelled_requests(dataset: Dataset, test: pa.Table, max_users: int | None) -
     Returns:
         `LABELLED_REQUESTS`.
     """
-    parts = [("test", "test", test)]
-    for role in ("heads", "policy"):
-        rows = dataset.of_role(role)
-        parts += [(role, split, requests_for(rows, split)) for split in ("tune", "validation")]
+    heads, policy = dataset.of_role("heads"), dataset.of_role("policy")
+    parts = [
+        ("test", "test", test),
+        ("heads", "tune", requests_for(heads, "tune")),
+        ("heads", "validation", requests_for(heads, "validation")),
+        ("policy", "validation", requests_for(policy, "validation")),  # like the requests that it is for
+    ]
     tables = []
     for purpose, split, requests in parts:
         if purpose != "test" and max_users and max_users < len(requests):
@@ -137,15 +140,13 @@ def features_of(scorer: Scorer, prompts: pa.Table, layers: Sequence[int]) -> pa.
     columns = {name: prompts[name].take(of_pair) for name in ("user_id", *(field.name for field in ORIGIN))}
     columns |= {"item_id": pc.list_flatten(prompts["item_ids"]), "label": pc.list_flatten(prompts["labels"])}
     columns |= {name: pa.array(getattr(states, name).numpy(), pa.int32()) for name in PACKING}
-    evidence = [pair for group in groups for pair in group.evidence or [None] * len(group.suffixes)]
-    columns["evidence"] = pa.array(evidence, pa.list_(pa.float32()))
     columns["frozen_prefix_after"] = pa.repeat(scorer.policy.frozen_prefix_after or 0, len(of_pair)).cast(pa.int32())
     table = pa.table([columns[field.name] for field in PAIRS], schema=pa.schema(PAIRS))
+    evidence = [row for group in groups for row in group.evidence or ()]  # [R, F], or nothing
+    if evidence:
+        table = table.append_column(EVIDENCE, _vectors(torch.tensor(evidence)))
     for column, layer in enumerate(layers):
-        vectors = pa.array(states.states[:, column].flatten().numpy())
-        table = table.append_column(
-            f"{LAYER}{layer}", pa.FixedSizeListArray.from_arrays(vectors, states.states.size(-1))
-        )
+        table = table.append_column(f"{LAYER}{layer}", _vectors(states.states[:, column]))
     return table
 
 
@@ -162,35 +163,22 @@ def save_features(tables: Iterable[tuple[int, pa.Table]], shape: ModelShape, fol
 def read_features(
     folder: Path, purpose: Purpose, split: str | None = None, *, frozen_prefix_after: int | None = None
 ) -> ExitFeatures:
-    """The pairs of one purpose, or of one split of it.
+    """The pairs of one purpose, or of one split of it; there may be none.
 
     Args:
         frozen_prefix_after: of the pass; other than None the policy's users alone have one.
-
-    Raises:
-        ArtifactMismatch: there is none.
     """
     wanted = [("purpose", "=", purpose), ("frozen_prefix_after", "=", frozen_prefix_after or 0)]
     wanted += [("split", "=", split)] if split else []
     tables = [pq.read_table(file, filters=wanted) for file in sorted(folder.glob("*.parquet"))]
-    table = pa.concat_tables(tables).combine_chunks() if tables else pa.table({})
-    if not len(table):
-        raise ArtifactMismatch(
-            f"{folder} holds no labelled pair of {purpose} users in the {split or 'tune or validation'} split: raise "
-            "dataset.split.tune_share or the share of their users"
-        )
     shape = ModelShape(**json.loads((folder / SHAPE_FILE).read_text(encoding="utf-8")))
-    return _features(table, shape, frozen_prefix_after)
+    return _features(pa.concat_tables(tables).combine_chunks(), shape, frozen_prefix_after)
 
 
 def read_traces(
     folder: Path, heads: ExitHeads, window: int, frozen_prefixes: Sequence[int]
 ) -> tuple[ExitFeatures, dict[int | None, Trace]]:
-    """What these heads make of the policy's users, by `frozen_prefix_after`; the features are those of None.
-
-    Raises:
-        ArtifactMismatch: as `read_features`.
-    """
+    """What these heads make of the policy's users, by `frozen_prefix_after`; the features are those of None."""
     by_frozen, traces = {}, {}
     for frozen in (None, *frozen_prefixes):
         features = by_frozen[frozen] = read_features(folder, "policy", frozen_prefix_after=frozen)
@@ -215,11 +203,16 @@ def _features(table: pa.Table, shape: ModelShape, frozen_prefix_after: int | Non
         users=table["user_id"].to_numpy(),
         items=table["item_id"].to_numpy(),
         labels=torch.from_numpy(table["label"].to_numpy().astype(np.float32)),
-        evidence=_matrix(table["evidence"]) if table["evidence"].null_count == 0 else None,
+        evidence=_matrix(table[EVIDENCE]) if EVIDENCE in table.column_names else None,
         states=packed,
     )
 
 
+def _vectors(rows: Tensor) -> pa.FixedSizeListArray:
+    """[R, width] -> a column."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(rows.flatten().numpy()), rows.size(-1))
+
+
 def _matrix(column: pa.ChunkedArray) -> Tensor:
-    """A column of lists of one length -> [R, length]."""
-    return torch.from_numpy(column.combine_chunks().flatten().to_numpy().copy()).view(len(column), -1)
+    """A column -> [R, width]."""
+    return torch.tensor(column.combine_chunks().flatten().to_numpy()).view(len(column), column.type.list_size)

@@ -19,6 +19,7 @@ from optirag_core.config import ExitHeadsSettings
 from optirag_core.engine.heads import AnswerHead, ExitHeads
 from optirag_core.errors import DataError
 from optirag_core.training.exit_features import ExitFeatures
+from optirag_core.training.selection import BestWeights
 
 
 @dataclass(frozen=True)
@@ -30,11 +31,21 @@ class HeadSamples:
     labels: Tensor  # [A] float32
 
     @classmethod
-    def of(cls, features: ExitFeatures) -> Self:
-        return cls({layer: features.at(layer) for layer in features.states.layers}, features.evidence, features.labels)
+    def of(cls, features: ExitFeatures, heads: ExitHeads) -> Self:
+        """What these heads read.
+
+        Raises:
+            ConfigError: states of one of their layers were not kept.
+        """
+        states = {layer: features.at(layer) for layer in (*heads.layers, heads.num_layers)}
+        return cls(states, features.evidence if heads.num_features else None, features.labels)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def to(self, device: torch.device) -> Self:
+        states = {layer: states.to(device) for layer, states in self.states.items()}
+        return type(self)(states, None if self.evidence is None else self.evidence.to(device), self.labels.to(device))
 
     def take(self, rows: slice | Tensor) -> Self:
         states = {layer: states[rows] for layer, states in self.states.items()}
@@ -82,7 +93,7 @@ def train_exit_heads(
         raise DataError("no training sample for the exit heads: raise dataset.split.tune_share or heads_share")
     trained = _trained(heads, settings)
     best = _Best(heads, trained, validation if rank == 0 else None)
-    if samples.evidence is not None:
+    if heads.num_features:
         best.offer_evidence_alone()
         for layer in trained:
             _start(heads, layer, samples)
@@ -115,7 +126,7 @@ def head_logit(heads: ExitHeads, layer: int, samples: HeadSamples) -> Tensor:
 
 def _loss_among_all(head: AnswerHead, states: Tensor, samples: HeadSamples, vocabulary: Vocabulary) -> Tensor:
     """-log p(answer) among all tokens, averaged over the answers; the other tokens' rows do not learn."""
-    ids = torch.tensor(vocabulary.answer_ids)  # yes, no
+    ids = torch.tensor(vocabulary.answer_ids, device=states.device)  # yes, no
     logits = head.norm(states) @ vocabulary.weight.float().T  # [A, V]
     logits = logits.index_copy(1, ids, head(states, samples.evidence))
     return functional.cross_entropy(logits, ids[(1 - samples.labels).long()])
@@ -177,33 +188,31 @@ def _start(heads: ExitHeads, layer: int, samples: HeadSamples) -> None:
 
 
 class _Best:
-    """Each head's weights of its best offer."""
+    """The weights of each head's best offer."""
 
     def __init__(self, heads: ExitHeads, layers: tuple[int, ...], validation: HeadSamples | None) -> None:
         self._heads = heads
-        self._layers = layers
         self._validation = validation if validation and len(validation) else None
-        self._losses = dict.fromkeys(layers, math.inf)
-        self._weights: dict[int, dict[str, Tensor]] = {}
+        self._weights = {layer: BestWeights(heads[layer].parameters(), math.inf) for layer in layers}
 
     @torch.no_grad()
     def offer(self) -> None:
         if self._validation is None:
             return
-        for layer, loss in zip(self._layers, head_losses(self._heads, self._validation, self._layers), strict=True):
-            if loss < self._losses[layer]:
-                self._losses[layer] = loss.item()
-                self._weights[layer] = copy.deepcopy(self._heads[layer].state_dict())
+        losses = head_losses(self._heads, self._validation, list(self._weights))
+        for weights, loss in zip(self._weights.values(), losses, strict=True):
+            weights.offer(loss.item())
 
     @torch.no_grad()
     def offer_evidence_alone(self) -> None:
         """Offer heads that read nothing of the hidden state."""
         before = copy.deepcopy(self._heads.state_dict())
-        for layer in self._layers:
+        for layer in self._weights:
             self._heads[layer].weight.zero_()
         self.offer()
         self._heads.load_state_dict(before)
 
     def restore(self) -> None:
-        for layer, weights in self._weights.items():
-            self._heads[layer].load_state_dict(weights)
+        if self._validation is not None:
+            for weights in self._weights.values():
+                weights.restore()

@@ -55,9 +55,11 @@ def calibrate(
 
     Raises:
         ConfigError: there is no trace without a frozen prefix.
-        DataError: labels, users and traces do not fit each other, or there are fewer than two users.
+        DataError: labels, users and traces do not fit each other.
     """
     labels, ranks = _checked(traces, labels, users, seed)
+    if ranks.max(initial=0) < 1:  # one half of the users would be empty
+        return _uncalibrated(traces, labels, users, settings)
     num_learning = math.ceil(LEARNING_SHARE * (ranks.max() + 1))
     learning = _Users.of(traces, labels, ranks, ranks < num_learning)
     certifying = _Users.of(traces, labels, ranks, ranks >= num_learning)
@@ -88,6 +90,21 @@ def calibrate(
             for number, (choice, result) in enumerate(zip(choices, results, strict=True))
         ),
     )
+
+
+def _uncalibrated(
+    traces: Mapping[int | None, Trace], labels: np.ndarray, users: Sequence[str], settings: CalibrationSettings
+) -> Calibration:
+    """Full depth, which needs no test."""
+    trace = traces[None]
+    everything = Candidate(
+        *full_depth(trace), flops_share=1.0, mean_exit_layer=float(trace.shape.num_layers), excess_loss=0.0,
+        auc_difference=None, accepted=True,
+    )  # fmt: skip
+    return Calibration(
+        settings.epsilon, settings.delta, num_users=0, num_pairs=0, chosen=0, upper_bound=0.0,
+        data=_digest(traces, labels, users), candidates=(everything,),
+    )  # fmt: skip
 
 
 def log_losses(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -185,8 +202,6 @@ def _checked(
         raise DataError(f"got {sorted(lengths)} labels, users and traced pairs, expected one of each per pair")
     groups = traces[None].user_groups.numpy()
     names, numbers = np.unique(users, return_inverse=True)
-    if len(names) < 2:
-        raise DataError(f"a calibration needs two users or more, got {len(names)}: raise dataset.split.tune_share")
     if len(set(zip(groups.tolist(), numbers.tolist(), strict=True))) > len(set(groups.tolist())):
         raise DataError("a user group holds pairs of several users, expected one user for each group")
     return labels, np.random.default_rng(seed).permutation(len(names))[numbers]

@@ -39,8 +39,8 @@ def _of_trace(settings: CalibrationSettings, trace: Trace) -> Iterator[Choice]:
     everything_deep, no_layers = full_depth(trace)
     if trace.frozen_prefix_after is not None:
         yield everything_deep, no_layers
-    several = max(trace.sizes) > 1
-    stops = settings.group_stops if several else (None,)
+    smallest = min(trace.sizes)  # a smaller group would be forced to stop at the first head
+    stops = [stop for stop in settings.group_stops if stop is None or stop <= smallest]
     suffixes = [trace.layers[first:] for first in range(len(trace.layers))]
     for sure in _evidence_confidences(settings, trace):
         if sure is not None:  # the LLM's own head, or nobody, answers the rest

@@ -82,7 +82,7 @@ def test_packed_scores_equal_the_plain_forward(smollm2, groups):
     assert [len(group.suffixes) for group in groups] == [CANDIDATES] * USERS
     for threshold in (0.0, 0.05):
         policy = ExitPolicy("ratio", window=3, threshold=threshold)
-        packed = Scorer(model, heads, policy, YES_NO, max_tokens_in_flight=8192).score(groups).scores
+        packed = Scorer(model, heads, policy, max_tokens_in_flight=8192).score(groups).scores
         for group, pairs in zip(groups, packed, strict=True):
             for suffix, pair in zip(group.suffixes, pairs, strict=True):
                 plain = score_pair(model, heads, policy, YES_NO, [*group.prefix, *suffix])

@@ -50,7 +50,7 @@ def test_columns_are_chosen_by_what_items_share():
         unknown=pa.nulls(6, pa.string()),
         nothing=pa.nulls(6),
     )
-    assert chosen_attributes(table) == ("author", "year", "tags")
+    assert chosen_attributes(table) == ("author", "tags")  # a year could as well be a number of reviews
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,28 @@
 """Hidden states of labelled pairs: made by the engine, written, and read back by those whom they are for."""
 
+from collections import Counter
+
 import pyarrow as pa
 import pytest
 import torch
 
+from optirag_core.data.dataset import Dataset
+from optirag_core.data.schema import INTERACTIONS
+from optirag_core.data.splits import requests_for
 from optirag_core.engine.cost import ModelShape
 from optirag_core.engine.groups import UserGroup
 from optirag_core.engine.heads import ExitHeads
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.engine.scorer import Scorer
 from optirag_core.engine.trace import Trace
-from optirag_core.errors import ArtifactMismatch
-from optirag_core.training.exit_features import LABELLED_PROMPTS, features_of, read_features, save_features
+from optirag_core.training.exit_features import (
+    LABELLED_PROMPTS,
+    features_of,
+    labelled_requests,
+    read_features,
+    read_traces,
+    save_features,
+)
 from tests.conftest import tiny_llama
 from tests.reference import hidden_states
 
@@ -74,8 +85,57 @@ def test_everybody_reads_their_own_users_rows_alone(folder):
     assert set(read_features(folder, "policy").users) == {"v", "w"}
     assert read_features(folder, "heads", "tune").items.tolist() == ["a", "b"]
     assert read_features(folder, "heads", "validation").items.tolist() == ["c"]
-    with pytest.raises(ArtifactMismatch, match="no labelled pair of test users"):
-        read_features(folder, "test")
+    nothing = read_features(folder, "test")
+    assert (len(nothing.users), nothing.states.states.shape, nothing.states.sizes) == (0, (0, len(LAYERS), 32), ())
+
+
+def test_evidence_comes_back_and_nothing_of_it_is_as_wide(scorer, model, tmp_path):
+    known = [{"evidence": [[0.5, -1.0], [2.0, 0.0]]}, {"evidence": [[3.0, 4.0]]}]
+    rows = [row | each for row, each in zip((HEADS_TUNE, HEADS_VALIDATION), known, strict=True)]
+    save_features([(0, features_of(scorer, prompts(*rows), LAYERS))], ModelShape.of(model.config), tmp_path)
+
+    assert read_features(tmp_path, "heads").evidence.tolist() == [[0.5, -1.0], [2.0, 0.0], [3.0, 4.0]]
+    assert read_features(tmp_path, "policy").evidence.shape == (0, 2)
+
+
+def test_passes_with_another_frozen_prefix_are_read_apart(scorer, model, tmp_path):
+    frozen = Scorer(model, ExitHeads(model, (3,), ANSWERS), ExitPolicy("none", 2, 0.0, frozen_prefix_after=1))
+    tables = [features_of(each, prompts(POLICY), LAYERS) for each in (scorer, frozen)]
+    save_features([(0, pa.concat_tables(tables))], ModelShape.of(model.config), tmp_path)
+    heads = ExitHeads(model, (3,), ANSWERS)
+
+    features, traces = read_traces(tmp_path, heads, 2, [1])
+
+    assert features.items.tolist() == POLICY["item_ids"]
+    assert {key: trace.frozen_prefix_after for key, trace in traces.items()} == {None: None, 1: 1}
+    assert not torch.equal(traces[None].final_logits, traces[1].final_logits)
+
+
+def test_requests_by_purpose_and_split():
+    """60 users with a tune, a validation and a test row each: the LLM's users give nothing but test requests."""
+    rows = [
+        {"user_id": f"u{user}", "item_id": f"i{position}", "rating": 1.0, "label": position % 2, "event_time": None,
+         "position": position, "split": split}
+        for user in range(60)
+        for position, split in enumerate(("train", "tune", "validation", "test"))
+    ]  # fmt: skip
+    nothing = pa.table({"user_id": pa.array([], pa.string())})
+    info = {"roles": {"seed": 0, "heads_share": 0.3, "policy_share": 0.3}}
+    dataset = Dataset(pa.Table.from_pylist(rows, INTERACTIONS), nothing, nothing, info)
+    users = {role: set(dataset.of_role(role)["user_id"].to_pylist()) for role in ("heads", "policy")}
+    test = requests_for(dataset.interactions, "test")
+
+    found = labelled_requests(dataset, test, None).to_pylist()
+    few = labelled_requests(dataset, test.slice(0, 5), 2)
+
+    assert {(row["purpose"], row["split"]) for row in found} == {
+        ("test", "test"), ("heads", "tune"), ("heads", "validation"), ("policy", "validation"),
+    }  # fmt: skip
+    for role in ("heads", "policy"):
+        assert {row["user_id"] for row in found if row["purpose"] == role} == users[role]
+    assert [row["request"] for row in found] == list(range(len(found)))
+    assert all(row["labels"] == [int(row["item_ids"][0][1:]) % 2] for row in found)
+    assert Counter(few["purpose"].to_pylist()) == {"test": 5, "heads": 4, "policy": 2}
 
 
 def test_a_trace_of_read_features_is_the_engines_own(folder, scorer, model):

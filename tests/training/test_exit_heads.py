@@ -1,13 +1,18 @@
 """Heads are trained on hidden states by hand-made answers: losses, rates, starts, and what is kept."""
 
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from optirag_core.config import ExitHeadsSettings
+from optirag_core.engine.cost import ModelShape
 from optirag_core.engine.heads import ExitHeads
-from optirag_core.errors import DataError
+from optirag_core.engine.states import LastStates
+from optirag_core.errors import ConfigError, DataError
+from optirag_core.training.exit_features import ExitFeatures
 from optirag_core.training.exit_heads import HeadSamples, Vocabulary, head_logit, head_losses, train_exit_heads
 from tests.conftest import tiny_llama
 from tests.reference import full_softmax
@@ -156,6 +161,26 @@ def test_without_evidence_the_lms_own_head_stays_as_it_is(model):
     train_exit_heads(heads, random_answers(30), SETTINGS, seed=0)
 
     assert all(torch.equal(tensor, before[name]) for name, tensor in values(heads[FINAL]).items())
+
+
+def test_heads_without_evidence_take_none_from_features_that_have_it(model):
+    """The paper's form on the same recorded states."""
+    answers = random_answers(30, evidence=True)
+    states = torch.stack([answers.states[layer] for layer in (*LAYERS, FINAL)], dim=1)
+    ones = torch.ones(30, dtype=torch.int64)
+    packed = LastStates(
+        states, (*LAYERS, FINAL), (1,) * 30, torch.arange(30), ones, ones, ModelShape.of(model.config), None
+    )
+    features = ExitFeatures(np.array(["u"] * 30), np.array(["i"] * 30), answers.labels, answers.evidence, packed)
+    heads = ExitHeads(model, LAYERS, ANSWERS)
+
+    samples = HeadSamples.of(features, heads)
+    train_exit_heads(heads, samples, SETTINGS, seed=0)
+
+    assert samples.evidence is None
+    assert HeadSamples.of(features, with_evidence(model)).evidence is answers.evidence
+    with pytest.raises(ConfigError, match=r"layers \[1\] were not kept.* run exit_features again"):
+        HeadSamples.of(replace(features, states=replace(packed, states=states[:, 1:], layers=(2, 3, FINAL))), heads)
 
 
 def test_heads_that_learn_nothing_from_the_llm_end_at_the_evidence_alone(model):

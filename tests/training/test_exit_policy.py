@@ -212,12 +212,21 @@ def test_damaged_json_is_refused(found, damage):
         Calibration.from_json(damage(found.to_json()))
 
 
+@pytest.mark.parametrize("num_users", [0, 1])
+def test_nobody_to_learn_from_or_to_certify_with_is_full_depth(num_users):
+    trace, labels, users = imagined_trace(10, pairs=2)
+    few = trace.of_pairs(torch.from_numpy(np.arange(20) < 2 * num_users))
+
+    found = calibrate({None: few}, labels[: 2 * num_users], users[: 2 * num_users], FEW, seed=0)
+
+    assert (found.chosen, found.num_users, found.certified.policy.criterion) == (0, 0, "none")
+    assert Calibration.from_json(found.to_json()) == found
+
+
 def test_what_does_not_fit_is_refused():
     trace, labels, users = imagined_trace(10, pairs=2)
     with pytest.raises(DataError, match="expected one of each per pair"):
         calibrate({None: trace}, labels[:-1], users, FEW, seed=0)
-    with pytest.raises(DataError, match="two users or more"):
-        calibrate({None: trace}, labels, ["one"] * 20, FEW, seed=0)
     with pytest.raises(DataError, match="pairs of several users"):
         calibrate({None: trace}, labels, [str(pair) for pair in range(20)], FEW, seed=0)
     with pytest.raises(ConfigError, match="trace without one as well"):
