@@ -48,6 +48,20 @@ def test_every_test_pair_is_scored_once(finished_run):
     assert set(scores["exit_layer"].to_pylist()) <= {3, 4, NUM_LAYERS}
 
 
+def test_the_papers_form_runs_on_the_same_llm(own_workspace):
+    """No evidence in the heads and the threshold of algorithm 2: the LM's own head stays, and nobody stops before it."""
+    by_hand = {"criterion": "ratio", "threshold": 0.5, "uncertified": True}
+    settings = changed(own_workspace, evidence={"heads": False}, exit_policy=by_hand)
+
+    pipeline(settings)
+
+    summary = json.loads((Workspace(settings.workspace).open("reports").path / "summary.json").read_text())
+    assert (summary["worth"]["both"], summary["worth"]["over_evidence"]) == (None, None)
+    assert "0" not in summary["exits"]["histogram"]
+    copies = Workspace(settings.workspace).open("exit_heads").metrics
+    assert copies["validation_loss"][-1] == copies["validation_loss_of_copy"][-1]
+
+
 def test_it_takes_more_than_one_shard(finished_run):
     assert len(score_files(f"{finished_run.workspace}/scores")) > 1
 
