@@ -49,7 +49,7 @@ def test_every_test_pair_is_scored_once(finished_run):
 
 
 def test_the_papers_form_runs_on_the_same_llm(own_workspace):
-    """No evidence in the heads and the threshold of algorithm 2: the LM's own head stays, and nobody stops before it."""
+    """No evidence in the heads and the threshold of algorithm 2: the LM's own head stays as it is."""
     by_hand = {"criterion": "ratio", "threshold": 0.5, "uncertified": True}
     settings = changed(own_workspace, evidence={"heads": False}, exit_policy=by_hand)
 
