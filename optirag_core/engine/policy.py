@@ -35,6 +35,10 @@ class ExitPolicy:
         return replace(self, criterion="confidence", threshold=self.evidence_confidence)
 
 
+Choice = tuple[ExitPolicy, tuple[int, ...]]
+"""A policy and the exit layers that it uses."""
+
+
 def stable_at(logits: Tensor, policy: ExitPolicy) -> Tensor:
     """Who stops at one exit layer by its own stability: [R, m+1, 2] logits as in `exits_at` -> [R] bool, on the CPU."""
     values = window_values(logits, policy.criterion)  # [R, m+1]

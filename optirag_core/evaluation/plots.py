@@ -12,10 +12,10 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from optirag_core.engine.certificate import Calibration
 from optirag_core.evaluation.quality import Quality
 from optirag_core.evaluation.summary import Exits, Summary
 from optirag_core.evaluation.worth import Worth
-from optirag_core.training.certificate import Calibration
 
 INK, MUTED, RULE = "#1f2933", "#5f6b7a", "#dde2e8"
 MODEL, OTHER = "#1d5b99", "#c2703d"  # blue and rust: apart for colour-blind readers and in grey print

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
+from optirag_core.engine.certificate import Calibration
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.evaluation.bootstrap import Difference
 from optirag_core.evaluation.summary import Summary
 from optirag_core.evaluation.worth import Gain, Worth
-from optirag_core.training.certificate import Calibration
 
 NOISE = "nothing that can be told from noise"
 

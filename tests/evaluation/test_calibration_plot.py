@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from optirag_core.engine.certificate import Calibration, Candidate
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.evaluation.plots import draw_calibration
-from optirag_core.training.certificate import Calibration, Candidate
 
 
 @pytest.fixture
