@@ -54,7 +54,7 @@ SCORES = pa.schema(
         ("user_id", pa.string()),
         ("item_id", pa.string()),
         ("score", pa.float32()),  # p(yes) in [0, 1]
-        ("exit_layer", pa.int16()),  # 1-based; the number of layers when no head stopped it
+        ("exit_layer", pa.int16()),  # 1-based; the number of layers when no head stopped it, 0 on its evidence alone
         ("num_similar_users", pa.int8()),
         ("cold_start", pa.bool_()),
         ("run_id", pa.string()),

@@ -1,7 +1,7 @@
 """Which pairs stop at an exit layer: algorithm 2 of arXiv:2501.02173v2 and what the prefix's cost asks for.
 
-A prefix runs as deep as the deepest of its candidates, so independent exits save little of it. Two policies, off by
-default and approximate, address that: `group_stop` and `frozen_prefix_after`.
+A prefix runs as deep as the deepest of its candidates, so independent exits save little of it. Two approximate rules
+address that, `group_stop` and `frozen_prefix_after`; a calibration may choose them.
 
 Shapes: R pairs, m window.
 """
