@@ -23,13 +23,13 @@ def open_assembler(
     settings: Settings, artifacts: Artifacts, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[PromptAssembler, PromptBuilder]:
     """Histories, similar users, evidence and token pieces behind one `assemble`."""
-    dataset, prompt, in_words = artifacts["dataset"].path, settings.prompt, settings.evidence.prompt
-    builder = PromptBuilder(prompt, tokenizer, Rows.open(dataset, "item"), evidence=in_words)
+    dataset, prompt = artifacts["dataset"].path, settings.prompt
+    builder = PromptBuilder(prompt, tokenizer, Rows.open(dataset, "item"), evidence=settings.evidence.prompt)
     index = UserIndex.load(artifacts["retriever"].path, artifacts["index"].path)
     histories, users = Histories.open(dataset), Rows.open(dataset, "user")
     assembler = PromptAssembler(
         histories, users, index, builder, prompt, num_similar_users=prompt.num_similar_users,
-        evidence=PairEvidence.open(artifacts["evidence"].path), in_words=in_words,
+        evidence=PairEvidence.open(artifacts["evidence"].path),
     )  # fmt: skip
     return assembler, builder
 
