@@ -12,7 +12,7 @@ NOISE = "nothing that can be told from noise"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Headline:
     """The first sentence of the report."""
 
     good: bool  # above every floor, and not by noise alone
@@ -41,12 +41,12 @@ def paired(difference: Difference) -> str:
     return f"{signed(difference.value)} (95 %: {interval(difference)})"
 
 
-def verdict(summary: Summary) -> Verdict:
+def headline(summary: Summary) -> Headline:
     """The model beside its floors, and the best of them paired with it."""
     best, floors = summary.best_floor, summary.floors
     over_best = summary.over_floors[best]
     if over_best is None:
-        return Verdict(False, "All pairs have the same label, so nothing can be ranked and there is no AUC.")
+        return Headline(False, "All pairs have the same label, so nothing can be ranked and there is no AUC.")
     not_beaten = [name for name in floors if name not in summary.beaten_floors]
     if not_beaten:
         text = f"The model does not beat {len(not_beaten)} of {len(floors)} floors: {', '.join(not_beaten)}."
@@ -54,7 +54,7 @@ def verdict(summary: Summary) -> Verdict:
         text = "The model's AUC is above every floor."
     text += f" From the best floor, {best}, its AUC differs by {paired(over_best)}"
     text += f": {NOISE}." if over_best.is_noise else "."
-    return Verdict(not not_beaten and not over_best.is_noise, text)
+    return Headline(not not_beaten and not over_best.is_noise, text)
 
 
 def standing(over_floor: Difference | None) -> Standing:
