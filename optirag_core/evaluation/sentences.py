@@ -23,7 +23,7 @@ class Headline:
 class Standing:
     """How a floor compares with the model."""
 
-    beats: bool  # the model's AUC
+    beats: bool  # the model's AUC, and not by noise alone
     text: str  # the difference in words
 
 
@@ -65,10 +65,14 @@ def standing(over_floor: Difference | None) -> Standing:
     if over_floor is None:
         return Standing(beats=False, text="")
     value, low, high = over_floor
-    if value < 0.0:
-        return Standing(beats=True, text=f"beats the model by {-value:.4f} AUC ({-high:.4f} to {-low:.4f})")
     if value == 0.0:
         return Standing(beats=False, text="AUC equal to the model")
+    side, (low, high) = ("above", (-high, -low)) if value < 0.0 else ("below", (low, high))
+    if over_floor.is_noise:
+        text = f"not told apart from the model: AUC {abs(value):.4f} {side} it ({low:.4f} to {high:.4f})"
+        return Standing(beats=False, text=text)
+    if value < 0.0:
+        return Standing(beats=True, text=f"beats the model by {-value:.4f} AUC ({low:.4f} to {high:.4f})")
     return Standing(beats=False, text=f"AUC {value:.4f} below the model ({low:.4f} to {high:.4f})")
 
 

@@ -68,6 +68,10 @@ def test_standings_by_hand():
     assert standing(UP).text == "AUC 0.0200 below the model (0.0100 to 0.0300)"
     assert (standing(DOWN).beats, standing(DOWN).text) == (True, "beats the model by 0.0200 AUC (0.0100 to 0.0300)")
     assert standing(Difference(0.0, -0.1, 0.1)).text == "AUC equal to the model"
+    above, below = standing(NOTHING), standing(Difference(0.0007, -0.0002, 0.0016))
+    assert above.text == "not told apart from the model: AUC 0.0007 above it (-0.0002 to 0.0016)"
+    assert below.text == "not told apart from the model: AUC 0.0007 below it (-0.0002 to 0.0016)"
+    assert (above.beats, below.beats) == (False, False)
     assert (standing(None).beats, standing(None).text) == (False, "")
 
 
