@@ -38,8 +38,8 @@ class SplitSettings(Section):
     test_share: Share = 0.1
     tune_share: Share = Field(
         0.1,
-        description="share of the training samples kept out of the graph as targets for the LLM, the exit heads and "
-        "the exit policy (paper: < 10 %)",
+        description="share of the training samples kept out of the graph as targets for the LLM and the exit heads "
+        "(paper: < 10 %)",
     )
     heads_share: Share = Field(0.2, description="share of users whose targets teach the exit heads, not the LLM")
     policy_share: Share = Field(0.15, description="share of users on whose validation rows the exit policy is chosen")

@@ -29,7 +29,8 @@ INTERACTIONS = pa.schema(
 """Labelled, ordered, deduplicated interactions, sorted by (user_id, position)."""
 
 SPLITS = ("train", "tune", "validation", "test")
-"""train builds the graph, the index and the floors; tune holds the LLM's targets and stays out of the graph."""
+"""train builds the graph, the index and the floors; tune holds the targets of the LLM and the exit heads and
+stays out of the graph."""
 
 USERS = pa.schema([("user_id", pa.string())])
 ITEMS = pa.schema([("item_id", pa.string()), ("title", pa.string())])
