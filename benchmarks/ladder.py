@@ -28,6 +28,7 @@ from optirag_core.data.histories import Histories
 from optirag_core.data.loading import load_raw
 from optirag_core.data.rows import Rows
 from optirag_core.data.splits import requests_for, split_interactions
+from optirag_core.data.spread import spread
 from optirag_core.engine.groups import UserGroup
 from optirag_core.engine.loading import load_llm
 from optirag_core.evaluation.floors import user_mean
@@ -129,7 +130,7 @@ def _planted(tokenizer: PreTrainedTokenizerBase, given: argparse.Namespace) -> R
     return train, test, encoder.answer_ids(cue, "yes", "no"), {}
 
 
-class _Nobody:
+class Nobody:
     """Finds no similar user."""
 
     def __contains__(self, user_id: str) -> bool:
@@ -149,12 +150,12 @@ def _histories(tokenizer: PreTrainedTokenizerBase, given: argparse.Namespace) ->
     prompts = PromptSettings(template="books", max_history=given.max_history, num_similar_users=0)
     builder = PromptBuilder(prompts, tokenizer, Rows.of(raw.items, "item"))
     assembler = PromptAssembler(
-        Histories.of(table), Rows.of(raw.users, "user"), _Nobody(), builder, prompts, num_similar_users=0
+        Histories.of(table), Rows.of(raw.users, "user"), Nobody(), builder, prompts, num_similar_users=0
     )
     tune = labelled_samples(assembler, table, "tune")
     test = labelled_samples(assembler, table, "validation", max_users=given.test)
     asked = requests_for(table, "validation")
-    asked = asked.take(np.linspace(0, len(asked) - 1, given.test, dtype=np.int64))  # those of `labelled_samples`
+    asked = spread(asked, given.test)  # those of `labelled_samples`
     pairs = pa.table({"user_id": asked["user_id"], "item_id": pc.list_element(asked["item_ids"], 0)})
     known = table.filter(pc.is_in(table["split"], pa.array(["train", "tune"])))
     labels = pc.list_element(asked["labels"], 0).to_pylist()

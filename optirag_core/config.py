@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0.0)]
-Criterion = Literal["ratio", "probability", "confidence", "entropy", "patience"]
+ExitCriterion = Literal["ratio", "probability", "confidence", "entropy", "patience"]
 
 
 class Section(BaseModel):
@@ -38,8 +38,8 @@ class SplitSettings(Section):
     test_share: Share = 0.1
     tune_share: Share = Field(
         0.1,
-        description="share of the training samples kept out of the graph as targets for the LLM, the exit heads and "
-        "the exit policy (paper: < 10 %)",
+        description="share of the training samples kept out of the graph as targets for the LLM and the exit heads "
+        "(paper: < 10 %)",
     )
     heads_share: Share = Field(0.2, description="share of users whose targets teach the exit heads, not the LLM")
     policy_share: Share = Field(0.15, description="share of users on whose validation rows the exit policy is chosen")
@@ -75,6 +75,19 @@ class DatasetSettings(Section):
         return self
 
 
+class EvidenceSettings(Section):
+    """What all interactions before a moment say about a pair, and who reads it."""
+
+    attributes: tuple[str, ...] | None = Field(
+        None,
+        description="columns of items whose values are counted, e.g. author, brand; a list counts each of its values. "
+        "Default: all columns but item_id and title with text or lists of it that have two values or more, at least "
+        "half of the entries with a value that another item has, too",
+    )
+    heads: bool = Field(True, description="every answer head reads it beside the hidden state; false: the paper's form")
+    prompt: bool = Field(False, description="the prompt says it in words")
+
+
 class RetrieverSettings(Section):
     """GCN-Retriever (paper section 4, algorithm 1): the vectors of users and items."""
 
@@ -100,19 +113,6 @@ class IndexSettings(Section):
     """The index over the retriever's user vectors."""
 
     factory: str = Field("Flat", description="FAISS factory string; Flat is exact")
-
-
-class EvidenceSettings(Section):
-    """What all interactions before a moment say about a pair, and who reads it."""
-
-    attributes: tuple[str, ...] | None = Field(
-        None,
-        description="columns of items whose values are counted, e.g. author, brand; a list counts each of its values. "
-        "Default: all columns but item_id and title with text or lists of it that have two values or more, at least "
-        "half of the entries with a value that another item has, too",
-    )
-    heads: bool = Field(True, description="every answer head reads it beside the hidden state; false: the paper's form")
-    prompt: bool = Field(False, description="the prompt says it in words")
 
 
 class PromptSettings(Section):
@@ -240,7 +240,8 @@ class LlmSettings(Section):
     def _has_weights(self) -> Self:
         if self.init == "pretrained" and self.pretrained.path is None:
             raise ValueError(
-                "llm.init: pretrained needs llm.pretrained.path (a local folder, a .gguf file or a hub name)"
+                "llm.init: pretrained needs llm.pretrained.path: a local folder, a .gguf file, "
+                "package://PACKAGE/FILE.gguf or a hub name"
             )
         return self
 
@@ -290,7 +291,7 @@ class ExitHeadsSettings(Section):
 class ExitPolicySettings(Section):
     """When a pair stops (paper section 5, algorithm 2): as calibrated, or by a policy that is named here."""
 
-    criterion: Literal["calibrated", Criterion, "none"] = Field(
+    criterion: Literal["calibrated", ExitCriterion, "none"] = Field(
         "calibrated",
         description="calibrated: the policy that calibrate_exits has certified; none: full depth; any other needs "
         "uncertified. ratio: p_yes/p_no (algorithm 2); probability: p_yes (section 5.1); confidence: max(p, 1 - p); "
@@ -342,9 +343,9 @@ class CalibrationSettings(Section):
     delta: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.1, description="chance, over the draw of the users, that a policy is chosen that costs more than epsilon"
     )
-    criteria: tuple[Criterion, ...] = Field(
+    criteria: tuple[ExitCriterion, ...] = Field(
         ("ratio", "probability", "confidence", "patience"),
-        description="entropy would stop the same pairs as confidence, which falls as it rises",
+        description="rules to try; entropy is left out because it stops the same pairs as confidence",
     )
     thresholds: tuple[Positive, ...] = Field(
         (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4),
@@ -479,9 +480,9 @@ class Settings(Section):
     )
     seed: int = 0
     dataset: DatasetSettings = DatasetSettings()
+    evidence: EvidenceSettings = EvidenceSettings()
     retriever: RetrieverSettings = RetrieverSettings()
     index: IndexSettings = IndexSettings()
-    evidence: EvidenceSettings = EvidenceSettings()
     prompt: PromptSettings = PromptSettings()
     llm: LlmSettings = LlmSettings()
     exit_features: ExitFeaturesSettings = ExitFeaturesSettings()

@@ -7,10 +7,10 @@ import logging
 
 from optirag_core.artifacts import Artifact, scratch_folder
 from optirag_core.config import Settings
+from optirag_core.engine.certificate import Calibration
 from optirag_core.inference.opening import open_artifacts
 from optirag_core.inference.parts import open_heads
 from optirag_core.recipes import exit_policy_recipe
-from optirag_core.training.certificate import Calibration
 from optirag_core.training.exit_features import read_traces
 from optirag_core.training.exit_policy import calibrate
 from optirag_core.training.learn_then_test import users_needed

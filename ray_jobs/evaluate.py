@@ -10,20 +10,20 @@ from typing import Any
 from optirag_core.artifacts import Artifact, scratch_folder
 from optirag_core.config import Settings
 from optirag_core.data.dataset import Dataset
+from optirag_core.engine.certificate import Calibration
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.evaluation.known import Known
 from optirag_core.evaluation.labels import LabelledScores
 from optirag_core.evaluation.predictors import PREDICTORS
 from optirag_core.evaluation.report import ReportContext, console_table, write_report
-from optirag_core.evaluation.run_policy import run_policy
 from optirag_core.evaluation.scored_run import ScoredRun, require_test_requests
 from optirag_core.evaluation.summary import Summary, summarize
 from optirag_core.evaluation.worth import Worth, worth_of
 from optirag_core.inference.opening import TRAINED, Artifacts, open_artifacts
 from optirag_core.inference.parts import open_heads
+from optirag_core.inference.policy import run_policy
 from optirag_core.recipes import Recipe, reports_recipe
 from optirag_core.runs.reader import read_artifact
-from optirag_core.training.certificate import Calibration
 from optirag_core.training.exit_features import read_features
 from ray_jobs.command import run_job
 

@@ -29,7 +29,8 @@ INTERACTIONS = pa.schema(
 """Labelled, ordered, deduplicated interactions, sorted by (user_id, position)."""
 
 SPLITS = ("train", "tune", "validation", "test")
-"""train builds the graph, the index and the floors; tune holds the LLM's targets and stays out of the graph."""
+"""train builds the graph, the index and the floors; tune holds the targets of the LLM and the exit heads and
+stays out of the graph."""
 
 USERS = pa.schema([("user_id", pa.string())])
 ITEMS = pa.schema([("item_id", pa.string()), ("title", pa.string())])
@@ -54,7 +55,7 @@ SCORES = pa.schema(
         ("user_id", pa.string()),
         ("item_id", pa.string()),
         ("score", pa.float32()),  # p(yes) in [0, 1]
-        ("exit_layer", pa.int16()),  # 1-based; the number of layers when no head stopped it
+        ("exit_layer", pa.int16()),  # 1-based; the number of layers when no head stopped it, 0 on its evidence alone
         ("num_similar_users", pa.int8()),
         ("cold_start", pa.bool_()),
         ("run_id", pa.string()),

@@ -1,4 +1,4 @@
-"""Which training interactions become tune, the targets of the LLM: the last ones of users drawn by the seed.
+"""Which training interactions become tune, the targets of LLM and exit heads: the last ones of users drawn by the seed.
 
 A tune prompt shows what precedes the first of its user's targets. Few targets per user make tune prompts about as
 long as test prompts, and they leave users most of their edges in the graph.

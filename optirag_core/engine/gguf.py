@@ -35,6 +35,7 @@ def load_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, dict[str
     """
     _check(path)
     try:
+        _check_blocks(path)
         quantised, report = AutoModelForCausalLM.from_pretrained(
             path.parent,
             gguf_file=path.name,
@@ -71,6 +72,16 @@ def _check(path: Path) -> None:
         raise ModelError(f"cannot load an LLM from {path}: there is no such file")
     if importlib.util.find_spec("gguf") is None:
         raise ModelError(f"cannot load an LLM from {path}: reading GGUF needs the package gguf; run pip install gguf")
+
+
+def _check_blocks(path: Path) -> None:
+    """Raise where the header claims more layers than tensors: `transformers` would build them all before it looks."""
+    from gguf import GGUFReader  # optional, and there: `_check` has looked
+
+    reader = GGUFReader(path)
+    claims = [int(field.parts[-1][0]) for name, field in reader.fields.items() if name.endswith(".block_count")]
+    if max(claims, default=0) > len(reader.tensors):
+        raise ValueError(f"its header claims {max(claims):,} layers, and it holds {len(reader.tensors):,} tensors")
 
 
 def _damaged(path: Path, error: Exception) -> ModelError:

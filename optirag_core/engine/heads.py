@@ -100,7 +100,7 @@ class ExitHeads(nn.Module):
 
     @torch.no_grad()
     def start_from_evidence(self, weights: Tensor, bias: float) -> None:
-        """Let every head add the floor's logit to its own, so that none of them starts below the floor.
+        """Put the regression on every head; training finds its weight beside the copy.
 
         Args:
             weights, bias: v [F] and b of a logistic regression on the evidence alone.

@@ -1,7 +1,7 @@
 """Which pairs stop at an exit layer: algorithm 2 of arXiv:2501.02173v2 and what the prefix's cost asks for.
 
-A prefix runs as deep as the deepest of its candidates, so independent exits save little of it. Two policies, off by
-default and approximate, address that: `group_stop` and `frozen_prefix_after`.
+A prefix runs as deep as the deepest of its candidates, so independent exits save little of it. Two approximate rules
+address that, `group_stop` and `frozen_prefix_after`; a calibration may choose them.
 
 Shapes: R pairs, m window.
 """
@@ -33,6 +33,10 @@ class ExitPolicy:
     def at_depth_0(self) -> Self:
         """The policy of the head on the evidence alone, in the form of an exit layer's, whose window is one state."""
         return replace(self, criterion="confidence", threshold=self.evidence_confidence)
+
+
+Choice = tuple[ExitPolicy, tuple[int, ...]]
+"""A policy and the exit layers that it uses."""
 
 
 def stable_at(logits: Tensor, policy: ExitPolicy) -> Tensor:

@@ -152,7 +152,7 @@ class Scorer:
         return Scored([group.scores for group in ordered], figures)
 
     def trace(self, groups: Sequence[UserGroup]) -> Trace:
-        """One full-depth pass with every head's view of every candidate, for `replay`; it touches no group in flight.
+        """One full-depth pass with every head's view of every candidate, to replay; it touches no group in flight.
 
         Raises:
             ModelError: as `add`.

@@ -5,7 +5,6 @@ Shapes: R pairs, L exit layers, m window.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
 from typing import Self
 
 import torch
@@ -13,7 +12,6 @@ from torch import Tensor
 
 from optirag_core.engine.cost import Cost, ModelShape, packed_cost
 from optirag_core.engine.criterion import should_exit, statistic, window_values
-from optirag_core.engine.groups import PairScore
 from optirag_core.engine.heads import AnswerHead, ExitHeads, p_yes
 from optirag_core.engine.policy import ExitPolicy, exits_at
 from optirag_core.engine.states import LastStates
@@ -150,30 +148,10 @@ class Trace:
 class Outcome:
     """What a live run with a policy returns for each pair, in the trace's order, and its cost."""
 
-    exit_layers: Tensor  # [R] as in `PairScore`
+    exit_layers: Tensor  # [R] 1-based; 0 is the evidence alone, the last full depth
     logits: Tensor  # [R, 2] of the head that stopped the pair
     forced: Tensor  # [R] bool
     cost: Cost
-
-    @property
-    def flops(self) -> float:
-        return self.cost.flops
-
-
-@dataclass(frozen=True)
-class Replay:
-    """What a live run with the policy returns, and its cost."""
-
-    scores: list[list[PairScore]]
-    cost: Cost
-
-
-def replay(trace: Trace, policy: ExitPolicy, *, layers: Sequence[int] | None = None) -> Replay:
-    """`Trace.outcome` in the form of a live run's scores."""
-    outcome = trace.outcome(policy, layers)
-    columns = p_yes(outcome.logits), outcome.exit_layers, outcome.forced
-    pairs = map(PairScore, *(column.tolist() for column in columns))
-    return Replay([list(islice(pairs, size)) for size in trace.sizes], outcome.cost)
 
 
 def _check(trace: Trace, policy: ExitPolicy, layers: Sequence[int]) -> None:

@@ -7,15 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib
-import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from optirag_core.evaluation.quality import Quality
 from optirag_core.evaluation.summary import Exits, Summary
-from optirag_core.evaluation.worth import Worth
-from optirag_core.training.certificate import Calibration
 
 INK, MUTED, RULE = "#1f2933", "#5f6b7a", "#dde2e8"
 MODEL, OTHER = "#1d5b99", "#c2703d"  # blue and rust: apart for colour-blind readers and in grey print
@@ -47,9 +44,6 @@ NO_METADATA = {"Creator": None, "Date": None, "Format": None, "Type": None}
 POOLED_FROM = 15
 """Histories of at least this length look alike in a prompt (arXiv:2501.02173v2, section 9.1.1)."""
 
-CALIBRATION_RANGE = 5.0
-"""Bounds: the interesting policies lie within one, and the worst would press them into a line."""
-
 
 @dataclass(frozen=True)
 class Plot:
@@ -74,81 +68,6 @@ def draw_plots(summary: Summary, history_lengths: Mapping[str, Mapping[str, int]
         if tune and test:
             plots.append(_history_lengths(tune, test))
     return plots
-
-
-def draw_worth(worth: Worth) -> Plot:
-    """AUC of each layer's head, with the evidence alone at layer 0; log loss where only one class is present."""
-    name, field = ("log loss", "log_loss") if worth.llm.auc is None else ("AUC", "auc")
-    by_layer = {layer: getattr(metrics, field) for layer, metrics in worth.layers.items()}
-    alone = getattr(worth.llm, field)
-    heads = {layer: value for layer, value in by_layer.items() if layer}
-    with matplotlib.rc_context(STYLE):
-        figure, axes = _single_axes()
-        if 0 in by_layer:
-            axes.axhline(by_layer[0], color=OTHER, linewidth=0.8, linestyle=(0, (4, 3)))
-            axes.plot([0], [by_layer[0]], "s", color=OTHER, markersize=5, label=f"evidence alone {by_layer[0]:.4f}")
-        axes.plot(
-            *zip(*heads.items(), strict=True), color=MODEL, marker="o", markersize=4, linewidth=1.4, label="heads"
-        )
-        axes.plot([max(heads)], [alone], "D", color=INK, fillstyle="none", label=f"LLM alone {alone:.4f}")
-        axes.set_xticks(list(by_layer))
-        axes.grid(visible=False, axis="x")
-        axes.margins(x=0.06, y=0.15)
-        axes.set_xlabel("layer")
-        axes.set_ylabel(name)
-        _key_above(axes)
-        spoken = ", ".join(f"layer {layer} {value:.4f}" for layer, value in by_layer.items())
-        return Plot(
-            f"{name[0].upper()}{name[1:]} by layer",
-            f"{name[0].upper()}{name[1:]} if all pairs stopped at that layer's head"
-            + (", at layer 0 with the evidence alone and no layer of the LLM run" if 0 in by_layer else "")
-            + ". The diamond is the LLM's own head before any training of heads.",
-            _svg(figure, "layers", f"{name} by layer: {spoken}; LLM alone {alone:.4f}."),
-        )
-
-
-def draw_calibration(calibration: Calibration) -> Plot:
-    """Draw what every exit policy costs and saves; those far over the bound are left out."""
-    bound, certified = 1000.0 * calibration.epsilon, calibration.certified
-    points = [(100.0 * each.flops_share, 1000.0 * each.excess_loss, each) for each in calibration.candidates]
-    shown = [point for point in points if abs(point[1]) <= CALIBRATION_RANGE * bound]
-    with matplotlib.rc_context(STYLE):
-        figure, axes = _single_axes()
-        kinds = {
-            "tried": (MUTED, 5, 0.35, lambda each: each.p_value is None and not each.accepted),
-            "in the order": (OTHER, 16, 1.0, lambda each: each.p_value is not None and not each.accepted),
-            "passed": (MODEL, 16, 1.0, lambda each: each.accepted),
-        }
-        for name, (colour, size, alpha, belongs) in kinds.items():
-            chosen = [(flops, loss) for flops, loss, each in shown if belongs(each)]
-            axes.scatter(
-                *np.array(chosen).reshape(-1, 2).T, s=size, color=colour, alpha=alpha, linewidths=0, label=name
-            )
-        axes.scatter(
-            [100.0 * certified.flops_share], [1000.0 * certified.excess_loss],
-            s=44, color=MODEL, zorder=3, clip_on=False, label="certified",
-        )  # fmt: skip
-        axes.axhline(bound, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), label=f"bound {bound:g}")
-        axes.set_xlim(-2.0, 102.0)
-        axes.set_xlabel("% of full depth's FLOPs")
-        axes.set_ylabel("log loss added, nats / 1000")
-        _key_above(axes)
-        label = (
-            f"{len(points):,} exit policies. Certified: {certified.flops_share:.1%} of full depth's FLOPs, "
-            f"{certified.excess_loss:+.5f} nats; bound {calibration.epsilon:g}."
-        )
-        left_out = len(points) - len(shown)
-        return Plot(
-            "What exits cost and save",
-            f"Every exit policy that was tried, on {calibration.num_users:,} users. Other users found an order, from "
-            "the safest to the cheapest, in which they are tested until one fails; the last that passed is certified: "
-            f"{calibration.statement}."
-            + (
-                f" {left_out:,} policies further from zero than {CALIBRATION_RANGE:g} bounds are left out."
-                * bool(left_out)
-            ),
-            _svg(figure, "calibration", label),
-        )
 
 
 def _reliability(model: Quality) -> Plot:
@@ -176,7 +95,7 @@ def _reliability(model: Quality) -> Plot:
         "Reliability",
         "Share of liked pairs in bins of equal mass, against their mean score. On the dashed line a score means what "
         "it says. Below: how the scores are spread.",
-        _svg(
+        svg(
             figure,
             "reliability",
             f"Reliability diagram of the model. Calibration error {model.calibration_error:.4f}.",
@@ -185,7 +104,7 @@ def _reliability(model: Quality) -> Plot:
 
 
 def _score_distribution(model: Quality) -> Plot:
-    figure, axes = _single_axes()
+    figure, axes = single_axes()
     histogram = model.histogram
     for counts, name, colour in ((histogram.not_liked, "not liked", OTHER), (histogram.liked, "liked", MODEL)):
         shares = [100.0 * share for share in _shares(counts)]
@@ -195,18 +114,18 @@ def _score_distribution(model: Quality) -> Plot:
     axes.set_ylim(bottom=0.0)
     axes.set_xlabel("score")
     axes.set_ylabel("% of the class")
-    _key_above(axes)
+    key_above(axes)
     liked, not_liked = sum(histogram.liked), sum(histogram.not_liked)
     return Plot(
         "Scores by label",
         "Distribution of the scores of liked and of not liked pairs, each adding up to 100 %. The less they overlap, "
         "the higher the AUC.",
-        _svg(figure, "scores", f"Distribution of scores: {liked:,} liked and {not_liked:,} not liked pairs."),
+        svg(figure, "scores", f"Distribution of scores: {liked:,} liked and {not_liked:,} not liked pairs."),
     )
 
 
 def _exit_layers(exits: Exits) -> Plot:
-    figure, axes = _single_axes()
+    figure, axes = single_axes()
     layers = [str(layer) for layer in exits.histogram]
     shares = [100.0 * share for share in _shares(list(exits.histogram.values()))]
     bars = axes.bar(range(len(layers)), shares, width=0.62, color=MODEL)
@@ -221,12 +140,12 @@ def _exit_layers(exits: Exits) -> Plot:
     return Plot(
         "Where pairs stop",
         f"Share of pairs by the layer at which they were decided; {depth} on average. The last bar went all the way.",
-        _svg(figure, "exits", f"Share of pairs by exit layer: {spoken}."),
+        svg(figure, "exits", f"Share of pairs by exit layer: {spoken}."),
     )
 
 
 def _roc(summary: Summary) -> Plot:
-    figure, axes = _single_axes()
+    figure, axes = single_axes()
     best = summary.best_floor
     drawn = {best: (summary.floors[best], OTHER), "model": (summary.model, MODEL)}
     _diagonal(axes)
@@ -241,18 +160,18 @@ def _roc(summary: Summary) -> Plot:
     _unit_square(axes)
     axes.set_xlabel("not liked pairs above the cut")
     axes.set_ylabel("liked pairs above the cut")
-    _key_above(axes)
+    key_above(axes)
     spoken = ", ".join(f"{name} {quality.auc:.4f}" for name, (quality, _) in drawn.items())
     return Plot(
         "ROC curve",
         "For every cut on the score: the share of liked against the share of not liked pairs above it, for the model "
         "and the best floor. The area under a line is its AUC; the dashed line is chance.",
-        _svg(figure, "roc", f"ROC curves, AUC: {spoken}."),
+        svg(figure, "roc", f"ROC curves, AUC: {spoken}."),
     )
 
 
 def _history_lengths(tune: Mapping[int, int], test: Mapping[int, int]) -> Plot:
-    figure, axes = _single_axes()
+    figure, axes = single_axes()
     lengths = range(min(*tune, *test), POOLED_FROM + 1)
     for offset, counts, name, colour in ((-0.2, tune, "tune prompts", OTHER), (0.2, test, "test prompts", MODEL)):
         shares = [100.0 * share for share in _shares([counts.get(length, 0) for length in lengths])]
@@ -261,7 +180,7 @@ def _history_lengths(tune: Mapping[int, int], test: Mapping[int, int]) -> Plot:
     axes.set_xticks(lengths, [str(length) for length in lengths[:-1]] + [f"{POOLED_FROM}+"])
     axes.set_xlabel("earlier interactions of the user")
     axes.set_ylabel("% of the prompts")
-    _key_above(axes)
+    key_above(axes)
     spoken = " and ".join(
         f"{counts.get(POOLED_FROM, 0) / sum(counts.values()):.1%} of the {name} prompts"
         for name, counts in (("tune", tune), ("test", test))
@@ -271,7 +190,7 @@ def _history_lengths(tune: Mapping[int, int], test: Mapping[int, int]) -> Plot:
         "Earlier interactions of the user, in the prompts that the LLM was tuned on and in those it is tested on; "
         f"{POOLED_FROM} and more in one bar. Where the two differ, the LLM is tested on prompts unlike those it "
         "learned from, which can cost AUC.",
-        _svg(figure, "lengths", f"Earlier interactions: {POOLED_FROM} or more in {spoken}."),
+        svg(figure, "lengths", f"Earlier interactions: {POOLED_FROM} or more in {spoken}."),
     )
 
 
@@ -283,7 +202,8 @@ def _pooled(requests: Mapping[str, int]) -> Counter[int]:
     return +pooled
 
 
-def _single_axes() -> tuple[Figure, Axes]:
+def single_axes() -> tuple[Figure, Axes]:
+    """A figure of the usual size."""
     figure = Figure(SIZE_IN, layout="constrained")
     return figure, figure.subplots()
 
@@ -297,7 +217,8 @@ def _unit_square(axes: Axes) -> None:
     axes.set(xlim=(0.0, 1.0), ylim=(0.0, 1.0), xticks=ticks, yticks=ticks)
 
 
-def _key_above(axes: Axes) -> None:
+def key_above(axes: Axes) -> None:
+    """Put the names of what is drawn above it, where they hide nothing."""
     axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, borderaxespad=0.2, handlelength=1.4)
 
 
@@ -306,7 +227,7 @@ def _shares(counts: Sequence[int]) -> list[float]:
     return [count / total for count in counts]
 
 
-def _svg(figure: Figure, name: str, label: str) -> Markup:
+def svg(figure: Figure, name: str, label: str) -> Markup:
     """Serialise for use inside HTML: one element, sized by the page, named for screen readers, ids unique per page."""
     for axes in figure.axes:
         axes.yaxis.label.set_rotation_mode("anchor")  # kept centred when the page's font is narrower than matplotlib's

@@ -4,14 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from optirag_core.engine.certificate import Calibration
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.evaluation import sentences
+from optirag_core.evaluation.exit_plots import draw_calibration, draw_worth
 from optirag_core.evaluation.html_page import html_page, number
-from optirag_core.evaluation.plots import draw_calibration, draw_plots, draw_worth
+from optirag_core.evaluation.plots import draw_plots
 from optirag_core.evaluation.sentences import paired, standing
 from optirag_core.evaluation.summary import Summary
 from optirag_core.evaluation.worth import Worth
-from optirag_core.training.certificate import Calibration
 
 TEMPLATE = "report.html.jinja"
 

@@ -2,17 +2,17 @@
 
 from dataclasses import dataclass
 
+from optirag_core.engine.certificate import Calibration
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.evaluation.bootstrap import Difference
 from optirag_core.evaluation.summary import Summary
 from optirag_core.evaluation.worth import Gain, Worth
-from optirag_core.training.certificate import Calibration
 
 NOISE = "nothing that can be told from noise"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Headline:
     """The first sentence of the report."""
 
     good: bool  # above every floor, and not by noise alone
@@ -23,7 +23,7 @@ class Verdict:
 class Standing:
     """How a floor compares with the model."""
 
-    beats: bool  # the model's AUC
+    beats: bool  # the model's AUC, and not by noise alone
     text: str  # the difference in words
 
 
@@ -41,12 +41,12 @@ def paired(difference: Difference) -> str:
     return f"{signed(difference.value)} (95 %: {interval(difference)})"
 
 
-def verdict(summary: Summary) -> Verdict:
+def headline(summary: Summary) -> Headline:
     """The model beside its floors, and the best of them paired with it."""
     best, floors = summary.best_floor, summary.floors
     over_best = summary.over_floors[best]
     if over_best is None:
-        return Verdict(False, "All pairs have the same label, so nothing can be ranked and there is no AUC.")
+        return Headline(False, "All pairs have the same label, so nothing can be ranked and there is no AUC.")
     not_beaten = [name for name in floors if name not in summary.beaten_floors]
     if not_beaten:
         text = f"The model does not beat {len(not_beaten)} of {len(floors)} floors: {', '.join(not_beaten)}."
@@ -54,7 +54,7 @@ def verdict(summary: Summary) -> Verdict:
         text = "The model's AUC is above every floor."
     text += f" From the best floor, {best}, its AUC differs by {paired(over_best)}"
     text += f": {NOISE}." if over_best.is_noise else "."
-    return Verdict(not not_beaten and not over_best.is_noise, text)
+    return Headline(not not_beaten and not over_best.is_noise, text)
 
 
 def standing(over_floor: Difference | None) -> Standing:
@@ -65,10 +65,14 @@ def standing(over_floor: Difference | None) -> Standing:
     if over_floor is None:
         return Standing(beats=False, text="")
     value, low, high = over_floor
-    if value < 0.0:
-        return Standing(beats=True, text=f"beats the model by {-value:.4f} AUC ({-high:.4f} to {-low:.4f})")
     if value == 0.0:
         return Standing(beats=False, text="AUC equal to the model")
+    side, (low, high) = ("above", (-high, -low)) if value < 0.0 else ("below", (low, high))
+    if over_floor.is_noise:
+        text = f"not told apart from the model: AUC {abs(value):.4f} {side} it ({low:.4f} to {high:.4f})"
+        return Standing(beats=False, text=text)
+    if value < 0.0:
+        return Standing(beats=True, text=f"beats the model by {-value:.4f} AUC ({low:.4f} to {high:.4f})")
     return Standing(beats=False, text=f"AUC {value:.4f} below the model ({low:.4f} to {high:.4f})")
 
 

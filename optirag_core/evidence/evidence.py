@@ -205,10 +205,10 @@ def _keys(asked: _Asked, values: Iterable[Values], num_items: int) -> Iterator[_
     """All and user, item and own, then of each attribute."""
     yield _Keys(None, np.zeros(len(asked.user), np.int64), asked.user)
     yield _Keys(None, asked.item, _own_keys(asked, num_items))
-    for of in values:
-        pair, value = of.of(asked.item)
+    for attribute in values:
+        pair, value = attribute.of(asked.item)
         user = asked.user[pair]
-        yield _Keys(pair, value, np.where(user < 0, -1, user * of.num_values + value))
+        yield _Keys(pair, value, np.where(user < 0, -1, user * attribute.num_values + value))
 
 
 def _own_keys(asked: _Asked, num_items: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import pyarrow as pa
 from sklearn.linear_model import LogisticRegression
 
 from optirag_core.data.schema import PAIRS
+from optirag_core.data.spread import spread
 from optirag_core.evidence.evidence import Evidence
 from optirag_core.evidence.model import EvidenceModel
 
@@ -29,8 +30,7 @@ def fit_model(evidence: Evidence, rows: pa.Table) -> EvidenceModel:
     Args:
         rows: `INTERACTIONS` that `evidence` counts or could have counted.
     """
-    if len(rows) > MAX_ROWS:
-        rows = rows.take(np.linspace(0, len(rows) - 1, MAX_ROWS, dtype=np.int64))
+    rows = spread(rows, MAX_ROWS)
     features = evidence.features(as_asked(rows, timed=evidence.timed)).astype(np.float64)
     labels = rows["label"].to_numpy()
     liked, width = int(labels.sum()), len(evidence.names)

@@ -8,47 +8,35 @@ from optirag_core.data.histories import Histories
 from optirag_core.data.rows import Rows
 from optirag_core.engine.heads import AnswerHead, ExitHeads, lm_answer_head
 from optirag_core.engine.loading import check_context, load_answer_ids, load_llm
-from optirag_core.engine.policy import ExitPolicy
+from optirag_core.engine.policy import Choice, ExitPolicy
 from optirag_core.engine.scorer import Scorer
 from optirag_core.errors import ConfigError
 from optirag_core.evidence.model import EvidenceModel, PairEvidence
 from optirag_core.inference.opening import Artifacts
+from optirag_core.inference.policy import open_policy
 from optirag_core.prompting.assembly import PromptAssembler
 from optirag_core.prompting.builder import PromptBuilder
 from optirag_core.retrieval.index import UserIndex
-from optirag_core.training.certificate import Calibration
-from optirag_core.training.policy_grid import Choice
 
 
 def open_assembler(
     settings: Settings, artifacts: Artifacts, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[PromptAssembler, PromptBuilder]:
     """Histories, similar users, evidence and token pieces behind one `assemble`."""
-    dataset, prompt, in_words = artifacts["dataset"].path, settings.prompt, settings.evidence.prompt
-    builder = PromptBuilder(prompt, tokenizer, Rows.open(dataset, "item"), evidence=in_words)
+    dataset, prompt = artifacts["dataset"].path, settings.prompt
+    builder = PromptBuilder(prompt, tokenizer, Rows.open(dataset, "item"), evidence=settings.evidence.prompt)
     index = UserIndex.load(artifacts["retriever"].path, artifacts["index"].path)
     histories, users = Histories.open(dataset), Rows.open(dataset, "user")
     assembler = PromptAssembler(
         histories, users, index, builder, prompt, num_similar_users=prompt.num_similar_users,
-        evidence=PairEvidence.open(artifacts["evidence"].path), in_words=in_words,
+        evidence=PairEvidence.open(artifacts["evidence"].path),
     )  # fmt: skip
     return assembler, builder
 
 
-def open_policy(settings: Settings, artifacts: Artifacts) -> Choice:
-    """The exit policy that scores, and its exit layers: the certified one, unless the settings name another."""
-    named = settings.exit_policy
-    if named.criterion == "calibrated":
-        certified = Calibration.load(artifacts["exit_policy"].path).certified
-        return certified.policy, certified.layers
-    return ExitPolicy(**named.model_dump(exclude={"uncertified"})), settings.exit_heads.layers
-
-
 def open_scorer(settings: Settings, artifacts: Artifacts, *, device: str = "cpu") -> Scorer:
     """The scorer of these artifacts."""
-    model, _ = load_llm(artifacts["llm"].path, dtype=settings.engine.dtype)
-    heads = untrained_heads(settings, artifacts, model)
-    heads.load(artifacts["exit_heads"].path)
+    model, heads = _trained(settings, artifacts, settings.engine.dtype)
     return _scorer(settings, model, heads, open_policy(settings, artifacts), device)
 
 
@@ -65,9 +53,7 @@ def open_recorders(settings: Settings, artifacts: Artifacts, *, device: str = "c
 
 def open_heads(settings: Settings, artifacts: Artifacts) -> tuple[ExitHeads, AnswerHead]:
     """The trained heads, and the LM's own as it was before."""
-    model, _ = load_llm(artifacts["llm"].path)
-    heads = untrained_heads(settings, artifacts, model)
-    heads.load(artifacts["exit_heads"].path)
+    model, heads = _trained(settings, artifacts)
     return heads, lm_answer_head(model, load_answer_ids(artifacts["llm"].path))
 
 
@@ -80,6 +66,14 @@ def untrained_heads(settings: Settings, artifacts: Artifacts, model: PreTrainedM
     heads = ExitHeads(model, layers, answer_ids, len(known.weights))
     heads.start_from_evidence(torch.from_numpy(known.weights), known.bias)
     return heads
+
+
+def _trained(settings: Settings, artifacts: Artifacts, dtype: str | None = None) -> tuple[PreTrainedModel, ExitHeads]:
+    """The LLM, as it was saved unless a dtype is given, and its trained heads."""
+    model, _ = load_llm(artifacts["llm"].path, dtype=dtype)
+    heads = untrained_heads(settings, artifacts, model)
+    heads.load(artifacts["exit_heads"].path)
+    return model, heads
 
 
 def _scorer(settings: Settings, model: PreTrainedModel, heads: ExitHeads, choice: Choice, device: str) -> Scorer:

@@ -77,12 +77,10 @@ class PromptAssembler:
     def __init__(
         self, histories: Histories, users: Rows, neighbours: Neighbours, builder: PromptBuilder,
         settings: PromptSettings, *, num_similar_users: int, evidence: PairEvidence | None = None,
-        in_words: bool = False,
     ) -> None:  # fmt: skip
         """
         Args:
-            evidence: put on every group, for the heads that read it.
-            in_words: the prompt says it as well; the builder was made for that.
+            evidence: put on every group, for the heads that read it, and said in the prompts of a builder that says it.
         """
         self._histories = histories
         self._users = users
@@ -90,7 +88,7 @@ class PromptAssembler:
         self._builder = builder
         self._settings = settings
         self._num_similar_users = num_similar_users
-        self._evidence, self._in_words = evidence, in_words
+        self._evidence = evidence
 
     def assemble(self, requests: Sequence[Request], *, similar: bool = True) -> list[Assembled]:
         """Prompts of many requests; a pair that cannot be scored becomes a `Reject`, never an exception.
@@ -133,7 +131,7 @@ class PromptAssembler:
         rejects: Sequence[Reject], known: np.ndarray | None,
     ) -> Assembled:  # fmt: skip
         words = {}
-        if self._in_words and known is not None:
+        if self._builder.says_evidence and known is not None:
             words = dict(zip(candidates, item_words(self._evidence.evidence.names, known), strict=True))
         prompt, fitting, too_long = self._build(request, candidates, similar_users, words)
         if prompt and known is not None:

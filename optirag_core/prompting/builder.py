@@ -64,6 +64,7 @@ class PromptBuilder:
         Raises:
             PromptError: the template or an answer word does not fit.
         """
+        self.says_evidence = evidence
         self._settings = settings
         self._items = items
         self._template = PromptTemplate(settings, evidence=evidence)
@@ -74,9 +75,7 @@ class PromptBuilder:
         self._rating = cache(lambda rating, last: self._encoder.encode(self._template.rating(rating, last=last)))
         self._closing = cache(lambda *following: self._encoder.encode(self._template.closing(*following)))
         self._candidate = cache(lambda item_id: self._encode_long(self._template.candidate(items[item_id])))
-        self._said = cache(
-            lambda words: self._encoder.encode(self._template.candidate_evidence(words)) if words else []
-        )
+        self._said = cache(lambda words: self._encoder.encode(self._template.candidate_evidence(words)))
         cue = self._template.answer_cue()
         self._answer_cue = self._encoder.encode(cue)
         self.answer_ids = self._encoder.answer_ids(cue, settings.answer_yes, settings.answer_no)

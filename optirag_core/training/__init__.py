@@ -1,1 +1,1 @@
-"""One step of each training: retriever, LLM, exit heads."""
+"""One step of each training: retriever, LLM, exit features, exit heads, exit policy."""

@@ -21,6 +21,7 @@ from torch import Tensor
 from optirag_core.data.dataset import Dataset, write_table
 from optirag_core.data.schema import REQUESTS
 from optirag_core.data.splits import requests_for
+from optirag_core.data.spread import spread
 from optirag_core.engine.cost import ModelShape
 from optirag_core.engine.heads import ExitHeads
 from optirag_core.engine.scorer import Scorer
@@ -28,22 +29,23 @@ from optirag_core.engine.states import LastStates
 from optirag_core.engine.trace import Trace
 from optirag_core.inference.prompts import PROMPTS, assembled_prompts, groups_of
 from optirag_core.prompting.assembly import PromptAssembler
+from optirag_core.training.samples import answers_to
 
 Purpose = Literal["heads", "policy", "test"]
 
-ORIGIN = [pa.field("purpose", pa.string()), pa.field("split", pa.string()), pa.field("request", pa.int32())]
+ASKED_FOR = [pa.field("purpose", pa.string()), pa.field("split", pa.string()), pa.field("request", pa.int32())]
 LABELS = pa.field("labels", pa.list_(pa.int8()))
-LABELLED_REQUESTS = pa.schema([*REQUESTS, LABELS, *ORIGIN])
+LABELLED_REQUESTS = pa.schema([*REQUESTS, LABELS, *ASKED_FOR])
 """Requests with the answers to their candidates, what they are for, and a number for each."""
 
-LABELLED_PROMPTS = pa.schema([*PROMPTS, LABELS, *ORIGIN])
+LABELLED_PROMPTS = pa.schema([*PROMPTS, LABELS, *ASKED_FOR])
 """Prompts with the answers to the candidates that fit."""
 
-PAIRS = [
+FEATURES = [
     pa.field("user_id", pa.string()),
     pa.field("item_id", pa.string()),
     pa.field("label", pa.int8()),
-    *ORIGIN,
+    *ASKED_FOR,
     pa.field("parts", pa.int32()),  # the packed group that the pair was in
     pa.field("prefix_tokens", pa.int32()),
     pa.field("suffix_tokens", pa.int32()),
@@ -94,12 +96,12 @@ def labelled_requests(dataset: Dataset, test: pa.Table, max_users: int | None) -
     ]
     tables = []
     for purpose, split, requests in parts:
-        if purpose != "test" and max_users and max_users < len(requests):
-            requests = requests.take(np.linspace(0, len(requests) - 1, max_users, dtype=np.int64))
-        requests = requests.append_column(ORIGIN[0], pa.repeat(purpose, len(requests)))
-        tables.append(requests.append_column(ORIGIN[1], pa.repeat(split, len(requests))))
+        if purpose != "test":
+            requests = spread(requests, max_users)
+        requests = requests.append_column(ASKED_FOR[0], pa.repeat(purpose, len(requests)))
+        tables.append(requests.append_column(ASKED_FOR[1], pa.repeat(split, len(requests))))
     table = pa.concat_tables(tables)
-    return table.append_column(ORIGIN[2], pa.array(range(len(table)), pa.int32())).cast(LABELLED_REQUESTS)
+    return table.append_column(ASKED_FOR[2], pa.array(range(len(table)), pa.int32())).cast(LABELLED_REQUESTS)
 
 
 def labelled_prompts(assembler: PromptAssembler, requests: pa.Table) -> pa.Table:
@@ -116,10 +118,9 @@ def labelled_prompts(assembler: PromptAssembler, requests: pa.Table) -> pa.Table
     for request, candidates in zip(
         requests.select(["item_ids", "labels"]).to_pylist(), prompts["item_ids"].to_pylist(), strict=True
     ):
-        answer_of = dict(zip(request["item_ids"], request["labels"], strict=True))
-        labels.append([answer_of[item_id] for item_id in candidates])
+        labels.append(answers_to(candidates, request["item_ids"], request["labels"]))
     prompts = prompts.append_column(LABELS, pa.array(labels, LABELS.type))
-    for field in ORIGIN:
+    for field in ASKED_FOR:
         prompts = prompts.append_column(field, requests[field.name])
     return prompts
 
@@ -132,16 +133,16 @@ def features_of(scorer: Scorer, prompts: pa.Table, layers: Sequence[int]) -> pa.
         layers: 1-based.
 
     Returns:
-        `PAIRS` and a column per layer, a row per pair.
+        `FEATURES` and a column per layer, a row per pair.
     """
     groups = groups_of(prompts)
     states = scorer.states(groups, layers)
     of_pair = np.repeat(np.arange(len(groups)), [len(group.suffixes) for group in groups])
-    columns = {name: prompts[name].take(of_pair) for name in ("user_id", *(field.name for field in ORIGIN))}
+    columns = {name: prompts[name].take(of_pair) for name in ("user_id", *(field.name for field in ASKED_FOR))}
     columns |= {"item_id": pc.list_flatten(prompts["item_ids"]), "label": pc.list_flatten(prompts["labels"])}
     columns |= {name: pa.array(getattr(states, name).numpy(), pa.int32()) for name in PACKING}
     columns["frozen_prefix_after"] = pa.repeat(scorer.policy.frozen_prefix_after or 0, len(of_pair)).cast(pa.int32())
-    table = pa.table([columns[field.name] for field in PAIRS], schema=pa.schema(PAIRS))
+    table = pa.table([columns[field.name] for field in FEATURES], schema=pa.schema(FEATURES))
     evidence = [row for group in groups for row in group.evidence or ()]  # [R, F], or nothing
     if evidence:
         table = table.append_column(EVIDENCE, _vectors(torch.tensor(evidence)))

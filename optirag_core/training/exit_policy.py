@@ -21,12 +21,12 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from optirag_core.config import CalibrationSettings
+from optirag_core.engine.certificate import Calibration, Candidate
+from optirag_core.engine.policy import Choice
 from optirag_core.engine.trace import Trace
 from optirag_core.errors import ConfigError, DataError
-from optirag_core.evaluation.metrics import has_both_classes
-from optirag_core.training.certificate import Calibration, Candidate
 from optirag_core.training.learn_then_test import fixed_sequence, p_value, pareto_order, upper_bound
-from optirag_core.training.policy_grid import Choice, full_depth, policy_grid
+from optirag_core.training.policy_grid import full_depth, policy_grid
 
 CLIP = 1.0
 """Nats. Of a user's mean excess loss; what lies beyond counts as this much, and the certificate says so."""
@@ -147,12 +147,12 @@ class _Users:
         excess = log_losses(scores, self.labels) - log_losses(self._full_scores, self.labels)  # [R]
         means = np.bincount(self.users, excess) / np.bincount(self.users)  # [U]
         return _Result(
-            np.clip(means, -CLIP, CLIP), scores, outcome.flops, outcome.exit_layers.double().mean().item()
+            np.clip(means, -CLIP, CLIP), scores, outcome.cost.flops, outcome.exit_layers.double().mean().item()
         )  # fmt: skip
 
     def auc_difference(self, scores: np.ndarray) -> float | None:
         """Against full depth; None where only one class is present."""
-        if not has_both_classes(self.labels):
+        if not 0 < self.labels.sum() < len(self.labels):
             return None
         return float(roc_auc_score(self.labels, scores) - roc_auc_score(self.labels, self._full_scores))
 

@@ -9,16 +9,14 @@ from itertools import product
 
 import torch
 
-from optirag_core.config import CalibrationSettings, Criterion
+from optirag_core.config import CalibrationSettings
+from optirag_core.engine.criterion import Criterion
 from optirag_core.engine.heads import p_yes
-from optirag_core.engine.policy import ExitPolicy
+from optirag_core.engine.policy import Choice, ExitPolicy
 from optirag_core.engine.trace import Trace
 
 NARROWEST = 2
 """The least window of algorithm 2; criteria that look at one hidden state only take it."""
-
-Choice = tuple[ExitPolicy, tuple[int, ...]]
-"""A policy and the exit layers that it uses."""
 
 
 def full_depth(trace: Trace) -> Choice:

@@ -1,12 +1,12 @@
-"""Prompts of a split with the answers to their candidates: what the LLM and the exit heads learn from."""
+"""Prompts of a split with the answers to their candidates: what the LLM learns from."""
 
 from collections.abc import Sequence
 
-import numpy as np
 import pyarrow as pa
 import torch
 
 from optirag_core.data.splits import requests_for
+from optirag_core.data.spread import spread
 from optirag_core.prompting.assembly import PromptAssembler, requests_from
 from optirag_core.training.packing import Sample
 
@@ -25,19 +25,22 @@ def labelled_samples(
         similar: False leaves out the similar users.
         max_users: at most this many users, spread evenly over the table.
     """
-    requests = requests_for(interactions, split)
-    if max_users and max_users < len(requests):
-        requests = requests.take(np.linspace(0, len(requests) - 1, max_users, dtype=np.int64))
+    requests = spread(requests_for(interactions, split), max_users)
     labels: Sequence[Sequence[int]] = requests["labels"].to_pylist()
     items = requests["item_ids"].to_pylist()
     samples = []
     prompts = assembler.assemble(requests_from(requests), similar=similar)
     for result, asked, answers in zip(prompts, items, labels, strict=True):
         if result.prompt is not None:
-            answer_of = dict(zip(asked, answers, strict=True))
-            known = [answer_of[item_id] for item_id in result.candidates]
+            known = answers_to(result.candidates, asked, answers)
             samples.append(Sample(result.prompt.group, known, result.prompt.rating_positions))
     return samples
+
+
+def answers_to(candidates: Sequence[str], asked: Sequence[str], answers: Sequence[int]) -> list[int]:
+    """Of the answers to all items asked, those to the candidates that fit into the prompt."""
+    answer_of = dict(zip(asked, answers, strict=True))
+    return [answer_of[item_id] for item_id in candidates]
 
 
 def few_shots(samples: Sequence[Sample], shots: int | None, *, seed: int) -> Sequence[Sample]:

@@ -1,6 +1,8 @@
-"""Tiny random decoders and groups."""
+"""Tiny random decoders and groups, and a trace's outcome in the form of a live run's."""
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
 
 import torch
 from transformers import (
@@ -13,8 +15,11 @@ from transformers import (
     Qwen3Config,
 )
 
-from optirag_core.engine.groups import UserGroup
-from optirag_core.engine.heads import ExitHeads
+from optirag_core.engine.cost import Cost
+from optirag_core.engine.groups import PairScore, UserGroup
+from optirag_core.engine.heads import ExitHeads, p_yes
+from optirag_core.engine.policy import ExitPolicy
+from optirag_core.engine.trace import Trace
 
 ANSWERS = (7, 3)
 EXIT_LAYERS = (3, 5, 6)
@@ -60,3 +65,19 @@ def random_group(prefix: int, suffixes: list[int], seed: int, *, num_features: i
     group = UserGroup(tokens(prefix), [tokens(length) for length in suffixes])
     evidence = torch.randn(len(suffixes), num_features, generator=generator).tolist()
     return replace(group, evidence=evidence) if num_features else group
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a live run with the policy returns, and its cost."""
+
+    scores: list[list[PairScore]]
+    cost: Cost
+
+
+def replay(trace: Trace, policy: ExitPolicy, *, layers: Sequence[int] | None = None) -> Replay:
+    """`Trace.outcome` in the form of a live run's scores."""
+    outcome = trace.outcome(policy, layers)
+    columns = p_yes(outcome.logits), outcome.exit_layers, outcome.forced
+    pairs = map(PairScore, *(column.tolist() for column in columns))
+    return Replay([list(islice(pairs, size)) for size in trace.sizes], outcome.cost)

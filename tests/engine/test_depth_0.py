@@ -13,9 +13,9 @@ from optirag_core.engine.groups import PairScore, UserGroup
 from optirag_core.engine.heads import p_yes
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.engine.scorer import Scorer
-from optirag_core.engine.trace import Trace, replay
+from optirag_core.engine.trace import Trace
 from optirag_core.errors import ConfigError
-from tests.engine.models import random_group, random_heads
+from tests.engine.models import random_group, random_heads, replay
 
 NUM_FEATURES = 3
 SIZES = [(30, [5, 2, 5, 1, 8, 3]), (20, []), (60, [3]), (12, [4, 2, 9, 4, 1, 1, 6, 5, 5, 2]), (25, [7, 7])]
@@ -168,18 +168,11 @@ def test_any_policy_replayed_equals_its_live_run(
     if evidence_share is not None:
         policy = replace(policy, evidence_confidence=middle(confidences(trace), evidence_share))
 
-    outcome, replayed = trace.outcome(policy), replay(trace, policy)
+    outcome = trace.outcome(policy)
     live = Scorer(model, informed, policy, max_tokens_in_flight=max_tokens).score(GROUPS)
 
     pairs = flat(live.scores)
     assert outcome.exit_layers.tolist() == [pair.exit_layer for pair in pairs]
     assert outcome.forced.tolist() == [pair.forced for pair in pairs]
     assert p_yes(outcome.logits).tolist() == pytest.approx([pair.score for pair in pairs], abs=1e-5)
-    assert (outcome.cost, outcome.flops) == (live.figures.cost, live.figures.cost.flops)
-    assert flat(replayed.scores) == [
-        PairScore(*pair)
-        for pair in zip(
-            p_yes(outcome.logits).tolist(), outcome.exit_layers.tolist(), outcome.forced.tolist(), strict=True
-        )
-    ]
-    assert replayed.cost == outcome.cost
+    assert outcome.cost == live.figures.cost

@@ -87,6 +87,13 @@ def test_another_architecture(sound, tmp_path):
     refused(path, "it is damaged or no GGUF of a decoder: .*lamas")
 
 
+@pytest.mark.parametrize("layers", [100, 2**32 - 1])
+def test_a_header_that_claims_more_layers_than_tensors(tmp_path, model, byte_tokenizer, layers):
+    """Built before it is refused, the larger one would not end."""
+    write_gguf(tmp_path / "deep.gguf", model, byte_tokenizer, layers=layers)
+    refused(tmp_path / "deep.gguf", f"its header claims {layers:,} layers, and it holds 38 tensors")
+
+
 def test_weights_that_are_missing(tmp_path, model, byte_tokenizer):
     write_gguf(tmp_path / "less.gguf", model, byte_tokenizer, without="blk.1.ffn_up.weight")
     refused(tmp_path / "less.gguf", r"lacks weights of model\.layers\.1\.mlp\.up_proj\.weight .* \(1 in all\)")

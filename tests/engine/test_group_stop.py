@@ -9,8 +9,7 @@ from optirag_core.engine.criterion import discrepancy, window_values
 from optirag_core.engine.groups import PairScore
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.engine.scorer import Scorer
-from optirag_core.engine.trace import replay
-from tests.engine.models import random_group
+from tests.engine.models import random_group, replay
 
 RATIO = ExitPolicy("ratio", window=3, threshold=0.05)
 LARGE = [random_group(30, [1 + index % 5 for index in range(size)], size) for size in (40, 3, 25, 60)]

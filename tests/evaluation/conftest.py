@@ -8,13 +8,13 @@ import pyarrow as pa
 import pytest
 
 from optirag_core.data.schema import INTERACTIONS, SCORES
+from optirag_core.engine.certificate import Calibration, Candidate
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.evaluation.known import Known
 from optirag_core.evaluation.labels import LabelledScores
 from optirag_core.evaluation.scored_run import ScoredRun
 from optirag_core.evaluation.summary import summarize
 from optirag_core.evaluation.worth import worth
-from optirag_core.training.certificate import Calibration, Candidate
 
 NUM_USERS, NUM_ITEMS, NUM_PER_USER = 120, 40, 12
 TEST_POSITION = 100_000

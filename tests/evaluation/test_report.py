@@ -75,9 +75,13 @@ def render(tmp_path):
 
 @pytest.fixture
 def losing(summary):
-    """The summary with a user mean that beats the model, and a tie with the item mean."""
+    """The summary with a global mean that beats the model, a user mean that may, and a tie with the item mean."""
     auc, floors = summary.model.auc, summary.floors
-    changed = {"user mean": Difference(-0.0125, -0.03, 0.005), "item mean": Difference(0.0, -0.01, 0.01)}
+    changed = {
+        "global mean": Difference(-0.01, -0.02, -0.002),
+        "user mean": Difference(-0.0125, -0.03, 0.005),
+        "item mean": Difference(0.0, -0.01, 0.01),
+    }
     return replace(
         summary,
         floors=floors | {name: replace(floors[name], auc=auc - each.value) for name, each in changed.items()},
@@ -161,12 +165,13 @@ def test_names_the_floors_that_win(render, summary, losing):
     won, lost = Page(render(summary)).text, Page(render(losing)).text
     assert "above every floor" in won
     assert "beats the model" not in won
-    assert f"does not beat 2 of {len(PREDICTORS)} floors: user mean, item mean." in lost
+    assert f"does not beat 3 of {len(PREDICTORS)} floors: global mean, user mean, item mean." in lost
     paired = (
         "From the best floor, user mean, its AUC differs by -0.0125 (95 %: -0.0300 to +0.0050): nothing that can be"
     )
     assert paired in lost
-    assert "beats the model by 0.0125 AUC (-0.0050 to 0.0300)" in lost
+    assert "Global mean beats the model by 0.0100 AUC (0.0020 to 0.0200)" in lost
+    assert "User mean not told apart from the model: AUC 0.0125 above it (-0.0050 to 0.0300)" in lost
     assert "AUC equal to the model" in lost
 
 
@@ -258,6 +263,13 @@ def test_shows_the_certificate(render, summary, calibration):
     assert "Rule: ratio, threshold 0.01, window 3." in by_hand
 
 
+def test_a_policy_without_exit_layers_shows_none(render, summary, calibration):
+    alone = replace(calibration.certified, policy=ExitPolicy("none", 2, 0.0, evidence_confidence=0.97), layers=())
+    calibration = replace(calibration, candidates=(calibration.candidates[0], alone), chosen=1)
+    text = Page(render(summary, calibration=calibration, exit_policy=alone.policy)).text
+    assert "Pairs stop by exit layers none evidence alone decides from 0.9700 sure" in text
+
+
 def test_says_what_the_run_left_out(render, summary):
     page = Page(render(replace(summary, run=replace(RUN, dropped_entries=1234))))
     for part in (
@@ -321,4 +333,4 @@ def test_console_table(summary, losing):
     ]
     assert lines[-1].endswith(" 20.0")
     assert "beats" not in console_table(summary)
-    assert re.findall(r"floor (.+?)  .*beats the model", console_table(losing)) == ["user mean"]
+    assert re.findall(r"floor (.+?)  .*beats the model", console_table(losing)) == ["global mean"]

@@ -7,12 +7,12 @@ import pytest
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.evaluation.bootstrap import Difference
 from optirag_core.evaluation.sentences import (
+    headline,
     paired,
     policy_sentences,
     policy_words,
     signed,
     standing,
-    verdict,
     worth_sentences,
 )
 from optirag_core.evaluation.worth import Gain
@@ -57,8 +57,8 @@ def test_without_evidence_the_llm_stands_alone(summary_with_worth):
         (NOTHING, False, "-0.0007 (95 %: -0.0016 to +0.0002): nothing that can be told from noise."),
     ],
 )
-def test_the_verdict_is_paired_with_the_best_floor(summary, over_best, good, end):
-    found = verdict(replace(summary, over_floors=summary.over_floors | {summary.best_floor: over_best}))
+def test_the_headline_is_paired_with_the_best_floor(summary, over_best, good, end):
+    found = headline(replace(summary, over_floors=summary.over_floors | {summary.best_floor: over_best}))
     assert found.good == good
     assert found.text.startswith(f"The model's AUC is above every floor. From the best floor, {summary.best_floor}, ")
     assert found.text.endswith(end)
@@ -68,6 +68,10 @@ def test_standings_by_hand():
     assert standing(UP).text == "AUC 0.0200 below the model (0.0100 to 0.0300)"
     assert (standing(DOWN).beats, standing(DOWN).text) == (True, "beats the model by 0.0200 AUC (0.0100 to 0.0300)")
     assert standing(Difference(0.0, -0.1, 0.1)).text == "AUC equal to the model"
+    above, below = standing(NOTHING), standing(Difference(0.0007, -0.0002, 0.0016))
+    assert above.text == "not told apart from the model: AUC 0.0007 above it (-0.0002 to 0.0016)"
+    assert below.text == "not told apart from the model: AUC 0.0007 below it (-0.0002 to 0.0016)"
+    assert (above.beats, below.beats) == (False, False)
     assert (standing(None).beats, standing(None).text) == (False, "")
 
 

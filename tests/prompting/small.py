@@ -54,7 +54,7 @@ def assembler(tokenizer, rows, *, users=("a", "b", "c"), settings=SETTINGS, num_
     histories, profiles = Histories.of(table), Rows.of(profiles, "user")
     return PromptAssembler(
         histories, profiles, index_of(users), builder, settings, num_similar_users=num_similar_users,
-        evidence=None if evidence is None else plain_evidence(table, items), in_words=bool(evidence),
+        evidence=None if evidence is None else plain_evidence(table, items),
     )  # fmt: skip
 
 

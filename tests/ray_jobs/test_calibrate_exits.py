@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from optirag_core.config import CalibrationSettings
+from optirag_core.engine.certificate import CERTIFICATE_FILE, Calibration
 from optirag_core.errors import ArtifactCorrupt
 from optirag_core.inference.opening import TRAINED, open_artifacts
 from optirag_core.inference.parts import open_heads, open_scorer
-from optirag_core.training.certificate import CERTIFICATE_FILE, Calibration
 from optirag_core.training.exit_features import read_traces
 from optirag_core.training.exit_policy import calibrate
 from ray_jobs.calibrate_exits import calibrate_exits

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from optirag_core.config import CalibrationSettings
+from optirag_core.engine.certificate import Calibration
 from optirag_core.engine.policy import ExitPolicy
-from optirag_core.errors import ArtifactCorrupt, ConfigError, DataError
-from optirag_core.training.certificate import Calibration
+from optirag_core.errors import ConfigError, DataError
 from optirag_core.training.exit_policy import calibrate, log_losses
 from optirag_core.training.policy_grid import policy_grid
 from tests.training.traces import LAYERS, imagined_trace
@@ -187,29 +187,6 @@ def test_evidence_confidence_stops_the_share_asked_for(share):
     settings = FEW.model_copy(update={"evidence_shares": (share,)})
     policy, layers = policy_grid(settings, {None: trace})[0]
     assert trace.outcome(policy, layers).exit_layers.eq(0).double().mean() == pytest.approx(share, abs=0.002)
-
-
-def test_json_keeps_everything(found):
-    assert Calibration.from_json(found.to_json()) == found
-
-
-def test_files_keep_everything(found, tmp_path):
-    found.save(tmp_path)
-    assert Calibration.load(tmp_path) == found
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda text: text[:-20],
-        lambda text: text.replace(b'"epsilon"', b'"epsilom"'),
-        lambda text: text.replace(b'"criterion": "none"', b'"criterion": "never"'),
-        lambda text: text.replace(b'"chosen": ', b'"chosen": 9999'),
-    ],
-)
-def test_damaged_json_is_refused(found, damage):
-    with pytest.raises(ArtifactCorrupt, match="run calibrate_exits again"):
-        Calibration.from_json(damage(found.to_json()))
 
 
 @pytest.mark.parametrize("num_users", [0, 1])

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from optirag_core.engine.certificate import Calibration, Candidate
 from optirag_core.engine.policy import ExitPolicy
-from optirag_core.evaluation.plots import draw_calibration
-from optirag_core.training.certificate import Calibration, Candidate
+from optirag_core.evaluation.exit_plots import draw_calibration
 
 
 @pytest.fixture
@@ -27,10 +27,16 @@ def test_the_certified_policy_is_told(calibration):
     assert "1,500 users" in plot.caption
     assert "at most 0.002 nats of log loss" in plot.caption
     assert "bound 2" in plot.svg
-    assert "1 policies further from zero than 5 bounds are left out" in plot.caption
+    assert plot.caption.endswith("Not drawn, as further from zero than 5 bounds: 1 policy.")
+
+
+def test_policies_that_are_not_drawn_are_counted(calibration):
+    far = calibration.candidates[-1]
+    plot = draw_calibration(replace(calibration, candidates=(*calibration.candidates, *[far] * 1199)))
+    assert plot.caption.endswith("Not drawn, as further from zero than 5 bounds: 1,200 policies.")
 
 
 def test_full_depth_alone_is_drawn(calibration):
     plot = draw_calibration(replace(calibration, chosen=0, candidates=calibration.candidates[:1]))
     assert "full depth: no cheaper policy passed" in plot.caption
-    assert "left out" not in plot.caption
+    assert "Not drawn" not in plot.caption

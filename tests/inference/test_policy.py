@@ -3,9 +3,10 @@
 import pytest
 
 from optirag_core.artifacts import Artifact
+from optirag_core.engine.certificate import Calibration, Candidate
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.errors import ArtifactCorrupt
-from optirag_core.evaluation.run_policy import run_policy
+from optirag_core.inference.policy import run_policy
 
 IDENTITY = {
     "exit_policy.criterion": "ratio", "exit_policy.window": 3, "exit_policy.threshold": 0.01,
@@ -14,9 +15,18 @@ IDENTITY = {
 }  # fmt: skip
 
 
+CALIBRATION = Calibration(
+    epsilon=0.01, delta=0.1, num_users=500, num_pairs=900, chosen=1, upper_bound=0.008, data="cd" * 32,
+    candidates=(
+        Candidate(ExitPolicy("none", 2, 0.0), (), 1.0, 5.0, 0.0, 0.0, accepted=True),
+        Candidate(ExitPolicy("patience", 3, 0.0), (3,), 0.7, 3.5, 0.002, -0.001, 0.03, accepted=True),
+    ),
+)  # fmt: skip
+
+
 @pytest.fixture
-def artifacts(tmp_path, calibration):
-    calibration.save(tmp_path)
+def artifacts(tmp_path):
+    CALIBRATION.save(tmp_path)
     return {"exit_policy": Artifact("exit_policy", tmp_path, {})}
 
 
@@ -24,9 +34,9 @@ def test_a_policy_named_by_hand_has_no_calibration(artifacts):
     assert run_policy(IDENTITY, artifacts) == (ExitPolicy("ratio", window=3, threshold=0.01, group_stop=2), None)
 
 
-def test_a_calibrated_run_followed_the_chosen_candidate(artifacts, calibration):
+def test_a_calibrated_run_followed_the_chosen_candidate(artifacts):
     identity = {"exit_policy.criterion": "calibrated"}
-    assert run_policy(identity, artifacts) == (calibration.candidates[2].policy, calibration)
+    assert run_policy(identity, artifacts) == (ExitPolicy("patience", 3, 0.0), CALIBRATION)
 
 
 def test_a_damaged_calibration_is_named(artifacts, tmp_path):
