@@ -1,0 +1,144 @@
+"""What each part of a finished run is worth: variants of the answer heads, trained anew on its hidden states.
+
+    python -m benchmarks.ablation --config FILE [--data DIR] --workspace DIR --out benchmarks/results/FILE.json
+
+The LLM does not run: all variants read the run's `exit_features`, learn from the heads' users and are measured on the
+test users at full depth, each beside the evidence alone on the same pairs. Controls: hidden states or evidence that are
+dealt out among the pairs at random must add nothing. Heads that learn random labels find a random direction in what the
+LLM knows, so one such AUC may lie far from 1/2; the mean of many must not.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.hardware import commit, hardware
+from optirag_core.config import Settings
+from optirag_core.engine.heads import ExitHeads
+from optirag_core.engine.loading import load_answer_ids, load_llm
+from optirag_core.evaluation.bootstrap import bootstrap_auc_difference, bootstrap_mean_difference
+from optirag_core.evaluation.metrics import answer_losses, binary_metrics
+from optirag_core.inference.opening import open_artifacts
+from optirag_core.inference.parts import untrained_heads
+from optirag_core.training.exit_features import ExitFeatures, read_features
+from optirag_core.training.exit_heads import HeadSamples, Vocabulary, head_logit, train_exit_heads
+from ray_jobs.command import parse
+from ray_jobs.train_exit_heads import PARENTS
+
+NUM_SHUFFLES = 10
+Change = Callable[[ExitFeatures], ExitFeatures]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    given, rest = parser.parse_known_args()
+    settings, _ = parse(rest)
+    torch.set_num_threads(settings.training.exit_heads.torch_threads)
+    variants = Variants(settings)
+    result = {
+        "command": f"python -m benchmarks.ablation --config {Path(rest[rest.index('--config') + 1])} --workspace DIR",
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": commit(),
+        "hardware": hardware("cpu"),
+        "seed": settings.seed,
+        "evidence_in_prompt": settings.evidence.prompt,
+        "pairs": len(variants.test.labels),
+        "evidence alone": variants.alone,
+        "variants": {
+            "LLM alone (the paper's form)": variants.measured(evidence=False),
+            "both": variants.measured(),
+            "both, single head": variants.measured(single_head=True),
+            "both, loss over the vocabulary": variants.measured(loss="vocabulary"),
+            "control: hidden states shuffled": variants.measured(change=variants.states_shuffled),
+            "control: evidence shuffled": variants.measured(change=variants.evidence_shuffled),
+        },
+        "AUCs with labels shuffled": [variants.measured(labels_seed=seed)["auc"] for seed in range(NUM_SHUFFLES)],
+    }
+    given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(result, indent=1))
+
+
+class Variants:
+    """A run's features, and heads that are trained on them."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._artifacts = open_artifacts(settings, *PARENTS)
+        folder = self._artifacts["exit_features"].path
+        self.model, _ = load_llm(self._artifacts["llm"].path)
+        self._train = {split: read_features(folder, "heads", split) for split in ("tune", "validation")}
+        self.test = read_features(folder, "test")
+        heads = self._heads(evidence=True)
+        self._alone = _scores(heads, self.test, 0)
+        self.alone = vars(binary_metrics(self.test.labels.numpy().astype(int), self._alone))
+
+    def states_shuffled(self, features: ExitFeatures) -> ExitFeatures:
+        """Every pair reads the hidden states of another one."""
+        states = features.states
+        return replace(features, states=replace(states, states=states.states[self._deal(features)]))
+
+    def evidence_shuffled(self, features: ExitFeatures) -> ExitFeatures:
+        """Every pair reads the evidence of another one."""
+        return replace(features, evidence=features.evidence[self._deal(features)])
+
+    def measured(
+        self, *, evidence: bool = True, single_head: bool = False, loss: str = "answers",
+        change: Change = lambda features: features, labels_seed: int | None = None,
+    ) -> dict[str, Any]:  # fmt: skip
+        """Test figures of one variant at full depth and of each of its heads."""
+        heads, settings = self._heads(evidence=evidence), self._settings
+        train, validation = (HeadSamples.of(change(self._train[split]), heads) for split in ("tune", "validation"))
+        if labels_seed is not None:
+            train, validation = (
+                replace(each, labels=each.labels[torch.randperm(len(each), generator=_generator(labels_seed))])
+                for each in (train, validation)
+            )
+            heads = self._heads(evidence=evidence, from_regression=False)
+        whole = Vocabulary(self.model.lm_head.weight, load_answer_ids(self._artifacts["llm"].path))
+        train_exit_heads(
+            heads, train, settings.exit_heads.model_copy(update={"single_head": single_head, "loss": loss}),
+            seed=settings.seed, vocabulary=whole if loss == "vocabulary" else None, validation=validation,
+        )  # fmt: skip
+        test = change(self.test)
+        scores = {layer: _scores(heads, test, layer) for layer in (*heads.layers, heads.num_layers)}
+        labels, users = test.labels.numpy().astype(int), test.users
+        full = scores[heads.num_layers]
+        losses = answer_losses(labels, full), answer_losses(labels, self._alone)
+        return {
+            **vars(binary_metrics(labels, full)),
+            "auc_by_layer": {layer: binary_metrics(labels, each).auc for layer, each in scores.items()},
+            "auc_less_evidence_alone": bootstrap_auc_difference(labels, full, self._alone, settings.seed, groups=users),
+            "log_loss_less_evidence_alone": bootstrap_mean_difference(*losses, settings.seed, groups=users),
+        }
+
+    def _heads(self, *, evidence: bool, from_regression: bool = True) -> ExitHeads:
+        reading = self._settings.evidence.model_copy(update={"heads": evidence})
+        settings = self._settings.model_copy(update={"evidence": reading})
+        heads = untrained_heads(settings, self._artifacts, self.model)
+        if evidence and not from_regression:
+            heads.start_from_evidence(torch.zeros(heads.num_features), 0.0)
+        return heads
+
+    def _deal(self, features: ExitFeatures) -> torch.Tensor:
+        return torch.randperm(len(features.labels), generator=_generator(self._settings.seed))
+
+
+@torch.no_grad()
+def _scores(heads: ExitHeads, features: ExitFeatures, layer: int) -> np.ndarray:
+    return head_logit(heads, layer, HeadSamples.of(features, heads)).double().sigmoid().numpy()
+
+
+def _generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+if __name__ == "__main__":
+    main()
