@@ -156,7 +156,7 @@ def _prepared(work: OverheadWork, folder: Path) -> Settings:
             "dataset": {
                 "source": "synthetic",
                 "like_threshold": 5,
-                "split": dict.fromkeys(("tune_share", "validation_share", "test_share"), 0.02),  # training is not timed
+                "split": dict.fromkeys(("tune_share", "validation_share", "test_share"), 0.05),  # training is not timed
                 "synthetic": {
                     "num_users": work.users, "num_books": 400, "mean_ratings_per_user": work.ratings_per_user,
                 },
