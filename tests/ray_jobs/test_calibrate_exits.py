@@ -31,7 +31,7 @@ def test_the_artifact_holds_what_the_traces_say(finished_run):
 
 
 def test_the_certified_policy_scores(own_workspace):
-    loose = {"epsilon": 0.9, "thresholds": (5.0,), "criteria": ("ratio",), "group_stops": (None,)}
+    loose = {"epsilon": 0.9, "thresholds": (5.0,), "criteria": ("ratio",), "evidence_shares": (0.0,)}
     settings = changed(own_workspace, calibration=CalibrationSettings(**loose).model_dump())
     calibrate_exits(settings)
 

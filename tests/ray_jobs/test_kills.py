@@ -146,7 +146,7 @@ def test_killed_scorers_are_replaced(settings, undisturbed, reliability):
     assert counts == {"tried": 5, "lost": 0, "duplicated": 0, "different": 0, "hung": 0}
 
 
-@pytest.mark.parametrize("num_cpus", [2, 4])
+@pytest.mark.parametrize("num_cpus", [2, pytest.param(4, marks=pytest.mark.thorough)])
 def test_a_killed_driver_is_resumed(settings, undisturbed, tmp_path, reliability, many, num_cpus):
     runs = [f"driver-{num_cpus}-{number}" for number in range(many(5, 1))]
     after_receipts = hung = 0

@@ -203,6 +203,7 @@ def test_the_readmes_command_for_an_llm_of_ones_own_runs(timed_tables, small_llm
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_amazon_gift_cards_run_end_to_end(shared_data, tmp_path):
     settings = tiny_settings(
         tmp_path,
