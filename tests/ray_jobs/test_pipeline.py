@@ -134,7 +134,7 @@ def timed_tables(tmp_path):
 def test_own_timed_tables_run_without_code(timed_tables, tmp_path):
     settings = tiny_settings(
         tmp_path / "workspace",
-        dataset={"source": "tables", "path": str(timed_tables), "split": {"tune_share": 0.3}},
+        dataset={"source": "tables", "path": str(timed_tables), "split": {"method": "time_cut", "tune_share": 0.3}},
         prompt={"template": "generic", "item_fields": ["colour"]},
     )
 
