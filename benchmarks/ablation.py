@@ -5,7 +5,7 @@
 The LLM does not run: all variants read the run's `exit_features`, learn from the heads' users and are measured on the
 test users at full depth, each beside the evidence alone on the same pairs. Controls: hidden states or evidence that are
 dealt out among the pairs at random must add nothing. Heads that learn random labels find a random direction in what the
-LLM knows, so one such AUC may lie far from 1/2; the mean of many must not.
+LLM has learned from the true ones: each such AUC may lie far from 1/2, the mean of many not.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from optirag_core.training.exit_heads import HeadSamples, Vocabulary, head_logit
 from ray_jobs.command import parse
 from ray_jobs.train_exit_heads import PARENTS
 
-NUM_SHUFFLES = 10
+NUM_SHUFFLES = 40
 Change = Callable[[ExitFeatures], ExitFeatures]
 
 

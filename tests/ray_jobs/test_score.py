@@ -141,24 +141,23 @@ def test_a_run_is_not_resumed_with_another_setting_or_input(named_run, tmp_path,
 
 
 def test_a_run_is_not_resumed_with_another_llm(named_run, tmp_path):
+    """An LLM, heads and a policy that say they are others, with the same files."""
     workspace = Workspace(named_run.workspace)
-    before, heads = workspace.open("llm"), workspace.open("exit_heads")
-    shutil.copytree(before.path, tmp_path / "llm", ignore=shutil.ignore_patterns("manifest.json"))
-    other = workspace.save(
-        "llm", "other", tmp_path / "llm", config=before.manifest["config"] | {"seed": 1},
-        parents=before.manifest["parents"], metrics=before.metrics,
-    )  # fmt: skip
-    shutil.copytree(heads.path, tmp_path / "heads", ignore=shutil.ignore_patterns("manifest.json"))
-    workspace.save(
-        "exit_heads", "other", tmp_path / "heads", config=heads.manifest["config"],
-        parents=heads.manifest["parents"] | {"llm": other.digest}, metrics=heads.metrics,
-    )  # fmt: skip
+    before = {kind: workspace.open(kind) for kind in ("llm", "exit_heads", "exit_policy")}
+    others: dict[str, str] = {}
+    for kind, artifact in before.items():
+        shutil.copytree(artifact.path, tmp_path / kind, ignore=shutil.ignore_patterns("manifest.json"))
+        others[kind] = workspace.save(
+            kind, "other", tmp_path / kind, config=artifact.manifest["config"] | {"seed": 1},
+            parents=artifact.manifest["parents"] | others, metrics=artifact.metrics,
+        ).digest  # fmt: skip
 
-    with pytest.raises(RunMismatch, match=r"artifacts\.exit_heads = .*artifacts\.llm"):
-        score(named_run)
-
-    workspace.select("llm", before.version)
-    workspace.select("exit_heads", heads.version)
+    try:
+        with pytest.raises(RunMismatch, match=r"artifacts\.exit_heads = .*artifacts\.llm"):
+            score(named_run)
+    finally:
+        for kind, artifact in before.items():
+            workspace.select(kind, artifact.version)
 
 
 def test_users_without_candidates_get_the_retrievers_best(finished_run, tmp_path):
