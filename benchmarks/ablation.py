@@ -4,8 +4,7 @@
 
 The LLM does not run: all variants read the run's `exit_features`, learn from the heads' users and are measured on the
 test users at full depth, each beside the evidence alone on the same pairs. Controls: hidden states or evidence that are
-dealt out among the pairs at random must add nothing. Heads that learn random labels find a random direction in what the
-LLM has learned from the true ones: each such AUC may lie far from 1/2, the mean of many not.
+dealt out among the pairs at random must add nothing.
 """
 
 import argparse
@@ -32,7 +31,6 @@ from optirag_core.training.exit_heads import HeadSamples, Vocabulary, head_logit
 from ray_jobs.command import parse
 from ray_jobs.train_exit_heads import PARENTS
 
-NUM_SHUFFLES = 40
 Change = Callable[[ExitFeatures], ExitFeatures]
 
 
@@ -60,7 +58,6 @@ def main() -> None:
             "control: hidden states shuffled": variants.measured(change=variants.states_shuffled),
             "control: evidence shuffled": variants.measured(change=variants.evidence_shuffled),
         },
-        "AUCs with labels shuffled": [variants.measured(labels_seed=seed)["auc"] for seed in range(NUM_SHUFFLES)],
     }
     given.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(result, indent=1))
@@ -91,17 +88,11 @@ class Variants:
 
     def measured(
         self, *, evidence: bool = True, single_head: bool = False, loss: str = "answers",
-        change: Change = lambda features: features, labels_seed: int | None = None,
+        change: Change = lambda features: features,
     ) -> dict[str, Any]:  # fmt: skip
         """Test figures of one variant at full depth and of each of its heads."""
         heads, settings = self._heads(evidence=evidence), self._settings
         train, validation = (HeadSamples.of(change(self._train[split]), heads) for split in ("tune", "validation"))
-        if labels_seed is not None:
-            train, validation = (
-                replace(each, labels=each.labels[torch.randperm(len(each), generator=_generator(labels_seed))])
-                for each in (train, validation)
-            )
-            heads = self._heads(evidence=evidence, from_regression=False)
         whole = Vocabulary(self.model.lm_head.weight, load_answer_ids(self._artifacts["llm"].path))
         train_exit_heads(
             heads, train, settings.exit_heads.model_copy(update={"single_head": single_head, "loss": loss}),
@@ -119,25 +110,18 @@ class Variants:
             "log_loss_less_evidence_alone": bootstrap_mean_difference(*losses, settings.seed, groups=users),
         }
 
-    def _heads(self, *, evidence: bool, from_regression: bool = True) -> ExitHeads:
+    def _heads(self, *, evidence: bool) -> ExitHeads:
         reading = self._settings.evidence.model_copy(update={"heads": evidence})
         settings = self._settings.model_copy(update={"evidence": reading})
-        heads = untrained_heads(settings, self._artifacts, self.model)
-        if evidence and not from_regression:
-            heads.start_from_evidence(torch.zeros(heads.num_features), 0.0)
-        return heads
+        return untrained_heads(settings, self._artifacts, self.model)
 
     def _deal(self, features: ExitFeatures) -> torch.Tensor:
-        return torch.randperm(len(features.labels), generator=_generator(self._settings.seed))
+        return torch.randperm(len(features.labels), generator=torch.Generator().manual_seed(self._settings.seed))
 
 
 @torch.no_grad()
 def _scores(heads: ExitHeads, features: ExitFeatures, layer: int) -> np.ndarray:
     return head_logit(heads, layer, HeadSamples.of(features, heads)).double().sigmoid().numpy()
-
-
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 if __name__ == "__main__":
