@@ -107,29 +107,45 @@ def tune_llm(
 
     best = BestWeights(trainable, validation_loss()) if validation else None
     for number, step in enumerate(plan, start=1):
-        model.train()
-        losses = []
-        for batch in step.batches[rank]:
-            with _bfloat16(model, autocast):
-                loss = answer_loss(model, pack(batch), answer_ids, settings.history_loss_weight)
-            (loss / len(step.batches[rank])).backward()
-            losses.append(loss.item())
-        if world_size > 1:
-            _average_gradients(trainable, world_size)
-        torch.nn.utils.clip_grad_norm_(trainable, MAX_GRADIENT_NORM)
-        for optimizer, schedule in zip(optimizers, schedules, strict=True):
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad(set_to_none=True)
+        loss = _accumulate_gradients(model.train(), step.batches[rank], answer_ids, settings, autocast=autocast)
+        _take_step(trainable, optimizers, schedules, world_size=world_size)
         validated = validation_loss() if best and step.ends_epoch else None
         if validated is not None:
             best.offer(validated)
         if on_step:
-            on_step(Step(number, len(plan), sum(losses) / len(losses), validated))
+            on_step(Step(number, len(plan), loss, validated))
     if best:
         best.restore()
     tuned = adapted.merge_and_unload() if adapted else model
     return tuned.eval()
+
+
+def _accumulate_gradients(
+    model: PreTrainedModel, batches: Sequence[Sequence[Sample]], answer_ids: tuple[int, int],
+    settings: TuningSettings, *, autocast: bool,
+) -> float:  # fmt: skip
+    """Add the gradients of the batches' mean loss, and return it."""
+    losses = []
+    for batch in batches:
+        with _bfloat16(model, autocast):
+            loss = answer_loss(model, pack(batch), answer_ids, settings.history_loss_weight)
+        (loss / len(batches)).backward()
+        losses.append(loss.item())
+    return sum(losses) / len(losses)
+
+
+def _take_step(
+    trainable: Sequence[torch.nn.Parameter], optimizers: Sequence[torch.optim.Optimizer],
+    schedules: Sequence[LambdaLR], *, world_size: int,
+) -> None:  # fmt: skip
+    """One step of all workers along their mean gradient, clipped."""
+    if world_size > 1:
+        _average_gradients(trainable, world_size)
+    torch.nn.utils.clip_grad_norm_(trainable, MAX_GRADIENT_NORM)
+    for optimizer, schedule in zip(optimizers, schedules, strict=True):
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad(set_to_none=True)
 
 
 def answer_loss(
