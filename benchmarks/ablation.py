@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from benchmarks.hardware import commit, hardware
-from optirag_core.config import Settings
+from optirag_core.config.settings import Settings
 from optirag_core.engine.heads import ExitHeads
 from optirag_core.engine.loading import load_answer_ids, load_llm
 from optirag_core.evaluation.bootstrap import bootstrap_auc_difference, bootstrap_mean_difference

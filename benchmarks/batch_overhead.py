@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import torch
 
 from benchmarks.stub_job import receipt_times, steady_pairs, steady_seconds
-from optirag_core.config import Settings
+from optirag_core.config.settings import Settings
 from optirag_core.config_file import settings_from
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.schema import REQUESTS

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from benchmarks.hardware import commit, hardware
-from optirag_core.config import StorageSettings
+from optirag_core.config.run import StorageSettings
 from optirag_core.data.dataset import write_table
 from optirag_core.runs.requests import grouped, open_requests
 

@@ -23,7 +23,8 @@ import pyarrow.compute as pc
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmarks.hardware import commit, hardware
-from optirag_core.config import DatasetSettings, LoraSettings, PretrainedSettings, PromptSettings
+from optirag_core.config.data import DatasetSettings, PromptSettings
+from optirag_core.config.llm import LoraSettings, PretrainedSettings
 from optirag_core.data.histories import Histories
 from optirag_core.data.loading import load_raw
 from optirag_core.data.rows import Rows

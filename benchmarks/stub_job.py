@@ -16,7 +16,8 @@ import pyarrow as pa
 import ray
 
 from benchmarks.stubs import StubBuild, StubScore, stub_run
-from optirag_core.config import RaySettings, Settings
+from optirag_core.config.run import RaySettings
+from optirag_core.config.settings import Settings
 from optirag_core.data.schema import REQUESTS
 from optirag_core.runs.identity import RunIdentity
 from optirag_core.runs.plan import ShardPlan, plan_shards

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 from ray.actor import ActorHandle
 
-from optirag_core.config import StorageSettings
+from optirag_core.config.run import StorageSettings
 from optirag_core.data.schema import REJECTS, SCORES
 from optirag_core.runs.attempts import Receipt, read_receipt, write_attempt
 from optirag_core.runs.plan import asked_pairs

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from optirag_core.config import StorageSettings
+from optirag_core.config.run import StorageSettings
 from optirag_core.errors import ArtifactCorrupt, ArtifactMismatch, ArtifactMissing, StorageError
 from optirag_core.manifest import (
     MANIFEST,

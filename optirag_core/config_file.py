@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from optirag_core.config import Settings
+from optirag_core.config.settings import Settings
 from optirag_core.errors import ConfigError
 
 ALIASES = {"data": "dataset.path", "header": "dataset.header", "all-items": "requests.all_items_top_k"}

@@ -19,7 +19,8 @@ from typing import Any
 
 from optirag_core import __version__
 from optirag_core.artifacts import Artifact, Workspace
-from optirag_core.config import Section, Settings
+from optirag_core.config.section import Section
+from optirag_core.config.settings import Settings
 from optirag_core.errors import ArtifactCorrupt
 from optirag_core.manifest import digest_of
 from optirag_core.prompting.template import PromptTemplate

@@ -6,7 +6,7 @@ python -m ray_jobs.calibrate_exits --config ray_jobs/configs/demo.yaml
 import logging
 
 from optirag_core.artifacts import Artifact, scratch_folder
-from optirag_core.config import Settings
+from optirag_core.config.settings import Settings
 from optirag_core.engine.certificate import Calibration
 from optirag_core.inference.opening import open_artifacts
 from optirag_core.inference.parts import open_heads

@@ -11,7 +11,7 @@ import transformers
 from ray.exceptions import RayError
 from ray.train import TrainingFailedError
 
-from optirag_core.config import Settings
+from optirag_core.config.settings import Settings
 from optirag_core.config_file import ALIASES, load_settings
 from optirag_core.errors import ConfigError, OptiragError
 from ray_jobs.session import exit_on_sigterm, own_error

@@ -8,7 +8,7 @@ import logging
 from typing import Any
 
 from optirag_core.artifacts import Artifact, scratch_folder
-from optirag_core.config import Settings
+from optirag_core.config.settings import Settings
 from optirag_core.data.dataset import Dataset
 from optirag_core.engine.certificate import Calibration
 from optirag_core.engine.policy import ExitPolicy

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from transformers import AutoConfig
 
 from optirag_core.artifacts import Artifact, scratch_folder
-from optirag_core.config import Settings
+from optirag_core.config.settings import Settings
 from optirag_core.config_file import settings_from
 from optirag_core.data.dataset import Dataset
 from optirag_core.engine.cost import ModelShape

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pyarrow.compute as pc
 import torch
 
-from optirag_core.config import Settings
+from optirag_core.config.settings import Settings
 from optirag_core.data.dataset import Dataset
 from optirag_core.engine.groups import PairScore
 from optirag_core.engine.loading import load_tokenizer

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from optirag_core.artifacts import Artifact, scratch_folder
-from optirag_core.config import Settings
+from optirag_core.config.settings import Settings
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.splits import labelled_pairs, requests_for
 from optirag_core.evaluation.metrics import binary_metrics

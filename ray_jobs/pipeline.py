@@ -8,7 +8,7 @@ import logging
 import time
 
 from optirag_core.artifacts import Artifact
-from optirag_core.config import Settings
+from optirag_core.config.settings import Settings
 from ray_jobs.calibrate_exits import calibrate_exits
 from ray_jobs.command import run_job
 from ray_jobs.evaluate import evaluate

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from optirag_core.artifacts import Artifact, Workspace, scratch_folder
-from optirag_core.config import Settings
+from optirag_core.config.settings import Settings
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.loading import load_raw
 from optirag_core.data.raw_dataset import RawDataset

@@ -8,7 +8,7 @@ from contextlib import closing
 
 from tqdm import tqdm
 
-from optirag_core.config import Settings
+from optirag_core.config.settings import Settings
 from optirag_core.runs.attempts import Receipt
 from optirag_core.runs.totals import Totals
 from optirag_core.runs.work import Work

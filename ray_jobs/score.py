@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from optirag_core.artifacts import scratch_folder
-from optirag_core.config import Settings
+from optirag_core.config.settings import Settings
 from optirag_core.errors import DataError
 from optirag_core.evaluation.run_page import PAGE, run_page
 from optirag_core.inference.opening import TRAINED, Artifacts, open_artifacts

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import ray
 
-from optirag_core.config import RaySettings
+from optirag_core.config.run import RaySettings
 from optirag_core.errors import OptiragError
 
 MIB = 2**20

@@ -18,7 +18,7 @@ import torch
 from ray.actor import ActorHandle
 from ray.util import metrics
 
-from optirag_core.config import Settings
+from optirag_core.config.settings import Settings
 from optirag_core.config_file import settings_from
 from optirag_core.engine.loading import load_tokenizer
 from optirag_core.engine.memory import keep_freed_memory

@@ -19,7 +19,8 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy
 
-from optirag_core.config import ActorsSettings, Settings
+from optirag_core.config.run import ActorsSettings
+from optirag_core.config.settings import Settings
 from optirag_core.errors import ResourcesMissing, RunStalled
 from optirag_core.runs.attempts import Receipt
 from optirag_core.runs.plan import Shard

@@ -7,7 +7,7 @@ import logging
 from typing import Any
 
 from optirag_core.artifacts import Artifact
-from optirag_core.config import Settings
+from optirag_core.config.settings import Settings
 from optirag_core.engine.heads import ExitHeads
 from optirag_core.engine.loading import load_answer_ids, load_llm
 from optirag_core.evaluation.html_page import number

@@ -20,7 +20,8 @@ from ray.train import Checkpoint, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from optirag_core.artifacts import scratch_folder
-from optirag_core.config import Settings, WorkersSettings
+from optirag_core.config.run import WorkersSettings
+from optirag_core.config.settings import Settings
 from optirag_core.config_file import settings_from
 from optirag_core.errors import ArtifactMismatch
 from optirag_core.inference.opening import Artifacts, open_artifacts

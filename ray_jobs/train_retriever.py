@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from optirag_core.artifacts import Artifact, scratch_folder
-from optirag_core.config import Settings
+from optirag_core.config.settings import Settings
 from optirag_core.data.dataset import Dataset
 from optirag_core.inference.opening import Artifacts, open_artifacts
 from optirag_core.recipes import Recipe, index_recipe, retriever_recipe

@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from optirag_core.artifacts import Artifact
-from optirag_core.config import Settings
+from optirag_core.config.settings import Settings
 from optirag_core.data.dataset import Dataset
 from optirag_core.engine.loading import check_context, load_llm, save_answer_ids, save_llm
 from optirag_core.errors import ArtifactMismatch

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from optirag_core.artifacts import Workspace
-from optirag_core.config import StorageSettings
+from optirag_core.config.run import StorageSettings
 from optirag_core.errors import ArtifactCorrupt, ArtifactError, ArtifactMissing, StorageError
 from optirag_core.manifest import MANIFEST, seal
 from optirag_core.storage.base import open_storage

@@ -7,7 +7,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from optirag_core.config import Settings
+from optirag_core.config.settings import Settings
 from optirag_core.config_file import ALIASES, load_settings, settings_from
 from optirag_core.errors import ConfigError
 

@@ -8,7 +8,7 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from optirag_core import prompting
-from optirag_core.config import Settings
+from optirag_core.config.settings import Settings
 from optirag_core.config_file import settings_from
 from optirag_core.recipes import (
     Recipe,

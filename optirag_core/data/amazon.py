@@ -11,7 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from optirag_core.config import DatasetSettings
+from optirag_core.config.data import DatasetSettings
 from optirag_core.data.json_lines import Records, identifier, read_records, stars, text_of, unix_time
 from optirag_core.data.raw_dataset import RawDataset, table_of
 from optirag_core.data.raw_files import find_file, require_file, require_folder

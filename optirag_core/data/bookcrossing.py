@@ -11,7 +11,7 @@ from string import capwords
 
 import pyarrow as pa
 
-from optirag_core.config import DatasetSettings
+from optirag_core.config.data import DatasetSettings
 from optirag_core.data.isbn import SpreadsheetCheck, is_scientific, normalise_isbn
 from optirag_core.data.quoted_csv import Row, read_rows, restore_quotes
 from optirag_core.data.raw_dataset import RawDataset, table_of

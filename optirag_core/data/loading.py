@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from optirag_core.config import DatasetSettings
+from optirag_core.config.data import DatasetSettings
 from optirag_core.data.amazon import load_amazon
 from optirag_core.data.bookcrossing import load_bookcrossing
 from optirag_core.data.raw_dataset import RawDataset

@@ -12,7 +12,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import pyarrow as pa
 
-from optirag_core.config import SplitSettings
+from optirag_core.config.data import SplitSettings
 from optirag_core.data.ordering import seeded_keys
 
 Role = Literal["llm", "heads", "policy"]

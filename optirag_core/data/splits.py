@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from optirag_core.config import DatasetSettings, SplitSettings
+from optirag_core.config.data import DatasetSettings, SplitSettings
 from optirag_core.data.ordering import Sequences, num_earlier, ordered_sequences
 from optirag_core.data.schema import INTERACTIONS, PAIRS, REQUESTS, SPLITS
 from optirag_core.data.tune_targets import TRAIN_PER_TARGET, tune_targets

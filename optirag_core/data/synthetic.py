@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from optirag_core.config import SyntheticSettings
+from optirag_core.config.data import SyntheticSettings
 from optirag_core.data.vocabulary import FIRST_NAMES, GENRES, LAST_NAMES, LOCATIONS, genre_titles
 
 BASE = 4.5

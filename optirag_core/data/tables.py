@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from optirag_core.config import DatasetSettings
+from optirag_core.config.data import DatasetSettings
 from optirag_core.data.raw_dataset import RawDataset
 from optirag_core.data.raw_files import require_folder
 from optirag_core.data.schema import ITEMS, RATINGS, TIMESTAMP, USERS, require_columns

@@ -8,7 +8,7 @@ Shapes: N interactions, U users.
 
 import numpy as np
 
-from optirag_core.config import DatasetSettings
+from optirag_core.config.data import DatasetSettings
 from optirag_core.data.ordering import Sequences, seeded_keys
 
 TRAIN_PER_TARGET = 5

@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from optirag_core.config import DatasetSettings
+from optirag_core.config.data import DatasetSettings
 from optirag_core.data.json_lines import Records, date_time, identifier, read_records, stars, text_of
 from optirag_core.data.raw_dataset import RawDataset, table_of
 from optirag_core.data.raw_files import find_file, require_file

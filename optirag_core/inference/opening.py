@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from optirag_core.artifacts import MADE_BY, Artifact, Workspace
-from optirag_core.config import Settings
+from optirag_core.config.settings import Settings
 from optirag_core.errors import ArtifactMismatch
 from optirag_core.recipes import prompt_config
 

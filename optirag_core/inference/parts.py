@@ -3,7 +3,7 @@
 import torch
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from optirag_core.config import Settings
+from optirag_core.config.settings import Settings
 from optirag_core.data.histories import Histories
 from optirag_core.data.rows import Rows
 from optirag_core.engine.heads import AnswerHead, ExitHeads, lm_answer_head

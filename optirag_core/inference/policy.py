@@ -5,7 +5,7 @@ from dataclasses import fields
 from typing import Any
 
 from optirag_core.artifacts import Artifact
-from optirag_core.config import Settings
+from optirag_core.config.settings import Settings
 from optirag_core.engine.certificate import Calibration
 from optirag_core.engine.policy import Choice, ExitPolicy
 from optirag_core.inference.opening import Artifacts

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from optirag_core.config import RequestsSettings, Settings
+from optirag_core.config.run import RequestsSettings
+from optirag_core.config.settings import Settings
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.schema import REQUESTS, require_columns
 from optirag_core.data.splits import requests_for

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-from optirag_core.config import PromptSettings
+from optirag_core.config.data import PromptSettings
 from optirag_core.data.histories import Histories
 from optirag_core.data.rows import Rows
 from optirag_core.data.schema import PAIRS

@@ -10,7 +10,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from optirag_core.config import PromptSettings
+from optirag_core.config.data import PromptSettings
 from optirag_core.data.histories import Shown
 from optirag_core.engine.groups import UserGroup
 from optirag_core.errors import PromptTooLong

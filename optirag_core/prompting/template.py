@@ -21,7 +21,7 @@ from typing import Any
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from optirag_core.config import PromptSettings
+from optirag_core.config.data import PromptSettings
 from optirag_core.errors import PromptError
 from optirag_core.evidence.words import ItemWords
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.nn.models import LightGCN
 
-from optirag_core.config import RetrieverSettings
+from optirag_core.config.data import RetrieverSettings
 from optirag_core.retrieval.graph import BipartiteGraph, normalized_adjacency
 
 

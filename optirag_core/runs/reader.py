@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from optirag_core.artifacts import LATEST, Artifact
-from optirag_core.config import StorageSettings
+from optirag_core.config.run import StorageSettings
 from optirag_core.data.schema import REJECTS, SCORES
 from optirag_core.errors import ArtifactCorrupt, ArtifactMissing
 from optirag_core.manifest import MANIFEST, file_sha256

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from optirag_core.config import StorageSettings
+from optirag_core.config.run import StorageSettings
 from optirag_core.errors import DataError
 from optirag_core.manifest import file_sha256
 from optirag_core.runs.grouping import ReturningUsers, in_buckets, merged, whole_users

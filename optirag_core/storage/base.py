@@ -6,7 +6,7 @@ Paths are relative to the place, with `/` between folders. Every write is whole 
 from pathlib import Path
 from typing import Protocol
 
-from optirag_core.config import StorageSettings
+from optirag_core.config.run import StorageSettings
 from optirag_core.errors import StorageError
 
 

@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn import functional
 
-from optirag_core.config import ExitHeadsSettings
+from optirag_core.config.exits import ExitHeadsSettings
 from optirag_core.engine.heads import AnswerHead, ExitHeads
 from optirag_core.errors import DataError
 from optirag_core.training.exit_features import ExitFeatures

@@ -20,7 +20,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from optirag_core.config import CalibrationSettings
+from optirag_core.config.exits import CalibrationSettings
 from optirag_core.engine.certificate import Calibration, Candidate
 from optirag_core.engine.policy import Choice
 from optirag_core.engine.trace import Trace

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from optirag_core.config import LoraSettings, ShapeSettings, TuningSettings
+from optirag_core.config.llm import LoraSettings, ShapeSettings, TuningSettings
 from optirag_core.errors import DataError
 from optirag_core.training.lora import with_lora
 from optirag_core.training.packing import PackedBatch, Sample, pack, plan_batches

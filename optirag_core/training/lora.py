@@ -8,7 +8,7 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
 from transformers import PreTrainedModel
 
-from optirag_core.config import LoraSettings
+from optirag_core.config.llm import LoraSettings
 from optirag_core.errors import ModelError
 
 

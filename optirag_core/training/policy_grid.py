@@ -9,7 +9,7 @@ from itertools import product
 
 import torch
 
-from optirag_core.config import CalibrationSettings
+from optirag_core.config.exits import CalibrationSettings
 from optirag_core.engine.criterion import Criterion
 from optirag_core.engine.heads import p_yes
 from optirag_core.engine.policy import Choice, ExitPolicy

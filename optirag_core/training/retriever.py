@@ -13,7 +13,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 
-from optirag_core.config import RetrieverSettings
+from optirag_core.config.data import RetrieverSettings
 from optirag_core.errors import ConfigError, DataError
 from optirag_core.retrieval.gcn import build_model, user_and_item_embeddings
 from optirag_core.retrieval.graph import BipartiteGraph, normalized_adjacency

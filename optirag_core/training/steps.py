@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from optirag_core.config import TuningSettings
+from optirag_core.config.llm import TuningSettings
 from optirag_core.errors import DataError
 from optirag_core.training.packing import Sample, plan_batches
 

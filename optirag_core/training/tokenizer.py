@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from optirag_core.config import PromptSettings
+from optirag_core.config.data import PromptSettings
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.histories import Histories
 from optirag_core.data.rows import Rows

@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from optirag_core.config import DatasetSettings
+from optirag_core.config.data import DatasetSettings
 from optirag_core.data.schema import RATINGS
 
 

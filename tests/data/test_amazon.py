@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from optirag_core.config import DatasetSettings
+from optirag_core.config.data import DatasetSettings
 from optirag_core.data.amazon import load_amazon
 from optirag_core.errors import DataError, MalformedLines
 

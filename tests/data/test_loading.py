@@ -2,7 +2,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from optirag_core.config import DatasetSettings, SyntheticSettings
+from optirag_core.config.data import DatasetSettings, SyntheticSettings
 from optirag_core.data.loading import load_raw
 from optirag_core.data.schema import ITEMS, RATINGS, USERS, require_columns
 from optirag_core.data.splits import requests_for, split_interactions

@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 import pytest
 from pydantic import ValidationError
 
-from optirag_core.config import SplitSettings
+from optirag_core.config.data import SplitSettings
 from optirag_core.data.roles import Roles
 
 ROLES = ("llm", "heads", "policy")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from optirag_core.config import DatasetSettings
+from optirag_core.config.data import DatasetSettings
 from optirag_core.data.schema import INTERACTIONS, REQUESTS, SPLITS
 from optirag_core.data.splits import (
     history_lengths,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from optirag_core.config import DatasetSettings, SyntheticSettings
+from optirag_core.config.data import DatasetSettings, SyntheticSettings
 from optirag_core.data.bookcrossing import load_bookcrossing
 from optirag_core.data.synthetic import generate, write_synthetic
 from optirag_core.data.vocabulary import GENRES

@@ -4,7 +4,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from optirag_core.config import DatasetSettings
+from optirag_core.config.data import DatasetSettings
 from optirag_core.data.schema import RATINGS, TIMESTAMP
 from optirag_core.data.tables import load_tables
 from optirag_core.errors import DataError

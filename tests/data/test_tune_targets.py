@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from optirag_core.config import DatasetSettings
+from optirag_core.config.data import DatasetSettings
 from optirag_core.data.loading import load_raw
 from optirag_core.data.ordering import ordered_sequences
 from optirag_core.data.splits import history_lengths, split_interactions

@@ -3,7 +3,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from optirag_core.config import DatasetSettings
+from optirag_core.config.data import DatasetSettings
 from optirag_core.data.yelp import load_yelp
 from optirag_core.errors import DataError
 

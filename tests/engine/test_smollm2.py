@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from benchmarks.ladder import SMOLLM2, Nobody
-from optirag_core.config import DatasetSettings, PromptSettings
+from optirag_core.config.data import DatasetSettings, PromptSettings
 from optirag_core.data.histories import Histories
 from optirag_core.data.loading import load_raw
 from optirag_core.data.rows import Rows

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from optirag_core.config import DatasetSettings, SplitSettings
+from optirag_core.config.data import DatasetSettings, SplitSettings
 from optirag_core.data.loading import load_raw
 from optirag_core.data.schema import PAIRS
 from optirag_core.data.splits import labelled_pairs, requests_for, split_interactions

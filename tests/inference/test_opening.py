@@ -3,7 +3,8 @@
 import pytest
 
 from optirag_core.artifacts import Workspace
-from optirag_core.config import EvidenceSettings, Settings
+from optirag_core.config.data import EvidenceSettings
+from optirag_core.config.settings import Settings
 from optirag_core.errors import ArtifactMismatch
 from optirag_core.inference.opening import TRAINED, Pin, open_artifacts
 from optirag_core.recipes import (

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from optirag_core.config import PromptSettings
+from optirag_core.config.data import PromptSettings
 from optirag_core.data.histories import Histories
 from optirag_core.data.rows import Rows
 from optirag_core.evidence.evidence import Evidence

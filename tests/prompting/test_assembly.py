@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from optirag_core.config import DatasetSettings, PromptSettings
+from optirag_core.config.data import DatasetSettings, PromptSettings
 from optirag_core.data.histories import Histories
 from optirag_core.data.loading import load_raw
 from optirag_core.data.rows import Rows

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from optirag_core import prompting
-from optirag_core.config import PromptSettings
+from optirag_core.config.data import PromptSettings
 from optirag_core.errors import PromptError
 from optirag_core.prompting.assembly import Request
 from optirag_core.prompting.template import PromptTemplate

@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
-from optirag_core.config import PromptSettings
+from optirag_core.config.data import PromptSettings
 from optirag_core.errors import PromptError
 from optirag_core.prompting.template import MACROS, PromptTemplate, as_data
 

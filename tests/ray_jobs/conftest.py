@@ -10,7 +10,7 @@ import pytest
 import ray
 import yaml
 
-from optirag_core.config import Settings
+from optirag_core.config.settings import Settings
 from optirag_core.config_file import settings_from
 from ray_jobs.pipeline import pipeline
 from ray_jobs.session import LOCAL_ENVIRONMENT

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from optirag_core.config import StorageSettings
+from optirag_core.config.run import StorageSettings
 from optirag_core.config_file import settings_from
 from optirag_core.data.dataset import Dataset
 from optirag_core.inference.opening import TRAINED

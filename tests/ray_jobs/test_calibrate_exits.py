@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from optirag_core.config import CalibrationSettings
+from optirag_core.config.exits import CalibrationSettings
 from optirag_core.engine.certificate import CERTIFICATE_FILE, Calibration
 from optirag_core.errors import ArtifactCorrupt
 from optirag_core.inference.opening import TRAINED, open_artifacts

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from optirag_core.artifacts import MADE_BY, Workspace
-from optirag_core.config import PretrainedSettings
+from optirag_core.config.llm import PretrainedSettings
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.schema import SCORES
 from optirag_core.evaluation.sentences import signed

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from benchmarks.stubs import StubScore
-from optirag_core.config import Settings
+from optirag_core.config.settings import Settings
 from optirag_core.runs.attempts import Receipt
 from optirag_core.runs.work import begin
 from ray_jobs import run_progress
@@ -22,7 +22,7 @@ import sys, time
 from contextlib import closing
 import ray
 from benchmarks.stubs import StubScore
-from optirag_core.config import Settings
+from optirag_core.config.settings import Settings
 from optirag_core.errors import RunOwned
 from optirag_core.runs.work import begin
 from ray_jobs.run_progress import finish

@@ -13,7 +13,7 @@ import pytest
 import ray
 
 from benchmarks.stubs import StubBuild, StubScore, stub_run
-from optirag_core.config import Settings
+from optirag_core.config.settings import Settings
 from optirag_core.errors import ResourcesMissing, ShardFailed
 from optirag_core.runs.plan import plan_shards
 from optirag_core.runs.work import begin

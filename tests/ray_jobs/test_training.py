@@ -3,7 +3,7 @@
 import pytest
 
 from optirag_core.artifacts import Workspace
-from optirag_core.config import WorkersSettings
+from optirag_core.config.run import WorkersSettings
 from optirag_core.inference.opening import TRAINED
 from ray_jobs.pipeline import TRAINING
 from tests.ray_jobs.conftest import changed

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optirag_core.config import RetrieverSettings
+from optirag_core.config.data import RetrieverSettings
 from optirag_core.retrieval.gcn import build_model, layer_weights, user_and_item_embeddings
 from optirag_core.retrieval.graph import build_graph, normalized_adjacency
 from tests.retrieval.reference_retrieval import dense_adjacency, dense_propagation, interactions

@@ -20,7 +20,7 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-from optirag_core.config import StorageSettings
+from optirag_core.config.run import StorageSettings
 from optirag_core.errors import ArtifactMissing, OptiragError, RunOwned
 from optirag_core.runs import work as work_module
 from optirag_core.runs.attempts import Receipt

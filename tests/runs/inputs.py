@@ -6,7 +6,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from optirag_core.config import StorageSettings
+from optirag_core.config.run import StorageSettings
 from optirag_core.data.schema import PAIRS, REQUESTS
 from optirag_core.runs.requests import grouped, open_requests
 

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from optirag_core.config import StorageSettings
+from optirag_core.config.run import StorageSettings
 from optirag_core.errors import StorageFull
 from optirag_core.runs.reader import read_scores
 from optirag_core.storage.base import open_storage

@@ -2,7 +2,7 @@
 
 import pytest
 
-from optirag_core.config import StorageSettings
+from optirag_core.config.run import StorageSettings
 from optirag_core.storage.base import Storage, open_storage
 
 QUICK = StorageSettings(max_attempts=10, connect_timeout_s=2.0, read_timeout_s=2.0)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from optirag_core.config import StorageSettings
+from optirag_core.config.run import StorageSettings
 from optirag_core.errors import StorageError
 from optirag_core.storage.base import is_local, open_storage
 from optirag_core.storage.local import LocalStorage

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from optirag_core.config import StorageSettings
+from optirag_core.config.run import StorageSettings
 from optirag_core.errors import StorageError
 from optirag_core.storage.base import Storage, is_local, open_storage
 

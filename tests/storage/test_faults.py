@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from optirag_core.config import StorageSettings
+from optirag_core.config.run import StorageSettings
 from optirag_core.errors import StorageError
 from optirag_core.storage.base import open_storage
 from tests.storage.faulty_proxy import FaultyProxy

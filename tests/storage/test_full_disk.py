@@ -5,7 +5,7 @@ import os
 import pytest
 
 from optirag_core.artifacts import Workspace
-from optirag_core.config import StorageSettings
+from optirag_core.config.run import StorageSettings
 from optirag_core.errors import StorageFull
 from optirag_core.storage.base import open_storage
 

@@ -5,7 +5,7 @@ import time
 import boto3
 import pytest
 
-from optirag_core.config import StorageSettings
+from optirag_core.config.run import StorageSettings
 from optirag_core.errors import StorageError
 from optirag_core.storage.base import open_storage
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from optirag_core.config import ExitHeadsSettings
+from optirag_core.config.exits import ExitHeadsSettings
 from optirag_core.engine.cost import ModelShape
 from optirag_core.engine.heads import ExitHeads
 from optirag_core.engine.states import LastStates

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from optirag_core.config import CalibrationSettings
+from optirag_core.config.exits import CalibrationSettings
 from optirag_core.engine.certificate import Calibration
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.errors import ConfigError, DataError

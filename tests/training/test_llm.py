@@ -2,7 +2,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from optirag_core.config import LoraSettings, ShapeSettings, TuningSettings
+from optirag_core.config.llm import LoraSettings, ShapeSettings, TuningSettings
 from optirag_core.errors import DataError
 from optirag_core.training.llm import Step, answer_loss, answer_scores, llama_from_scratch, tune_llm
 from optirag_core.training.packing import pack

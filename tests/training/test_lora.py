@@ -2,7 +2,7 @@ import pytest
 import torch
 from peft.tuners.lora import Linear
 
-from optirag_core.config import LoraSettings
+from optirag_core.config.llm import LoraSettings
 from optirag_core.errors import ModelError
 from optirag_core.training.lora import with_lora
 from tests.conftest import tiny_llama

@@ -8,7 +8,7 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from optirag_core.config import RetrieverSettings
+from optirag_core.config.data import RetrieverSettings
 from optirag_core.errors import ConfigError, DataError
 from optirag_core.retrieval.graph import build_graph
 from optirag_core.retrieval.index import UserIndex

@@ -2,7 +2,7 @@
 
 import pytest
 
-from optirag_core.config import DatasetSettings, PromptSettings, SyntheticSettings
+from optirag_core.config.data import DatasetSettings, PromptSettings, SyntheticSettings
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.histories import Shown
 from optirag_core.data.loading import load_raw

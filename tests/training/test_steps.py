@@ -2,7 +2,7 @@
 
 import pytest
 
-from optirag_core.config import TuningSettings
+from optirag_core.config.llm import TuningSettings
 from optirag_core.errors import DataError
 from optirag_core.training.steps import plan_steps, warmup_cosine
 

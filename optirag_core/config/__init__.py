@@ -1,0 +1,9 @@
+"""Every setting, with its unit, its bounds and its default: one file per group of sections.
+
+section.py     what all sections share
+data.py        data, evidence, retriever, index, prompt
+llm.py         the LLM and its tuning
+exits.py       hidden states, heads, exit policy, calibration
+run.py         engine, requests, shards, actors, training resources, storage, Ray
+settings.py    all of them together
+"""
