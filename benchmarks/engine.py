@@ -28,9 +28,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM, DynamicCache, LlamaConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from benchmarks.hardware import commit, hardware
+from benchmarks.peers import padded, prefix_cached
 from optirag_core.engine.criterion import discrepancy, window_values
 from optirag_core.engine.groups import UserGroup
 from optirag_core.engine.heads import ExitHeads
@@ -223,13 +224,14 @@ class Bench:
     def _rows(self, group: UserGroup) -> list[dict[str, Any]]:
         """Engine, peers and matrix products in turn: every figure of a group comes from the same turns."""
         n, tokens = len(group.suffixes), len(group.prefix) + sum(map(len, group.suffixes))
-        scorers, peers = self._scorers(group), {"padded": padded, "prefix_cached": prefix_cached}
+        scorers = self._scorers(group)
+        peers = {"padded": partial(padded, batch_size=n), "prefix_cached": prefix_cached}
         peaks = {exits: self._peak_gib(scorer, group) for exits, scorer in scorers.items()}
         rates: list[float] = []
         attention_rates: list[float] = []
         calls = [
             *(partial(scorer.score, [group]) for scorer in scorers.values()),
-            *(partial(peer, self.model, group) for peer in peers.values()),
+            *(partial(peer, self.model, [group], ANSWERS) for peer in peers.values()),
             lambda: rates.append(self.gemm(tokens)),
             lambda: attention_rates.append(self.attention_gemm(len(group.prefix), tokens)),
         ]
@@ -287,27 +289,6 @@ class Bench:
     def _wait(self) -> None:
         if self._device.type == "cuda":
             torch.cuda.synchronize()
-
-
-def padded(model: PreTrainedModel, group: UserGroup) -> Tensor:
-    """Every prompt a row of its own; only the last token's logits."""
-    prompts = torch.tensor([[*group.prefix, *suffix] for suffix in group.suffixes], device=model.device)
-    return _p_yes(model(input_ids=prompts, use_cache=False, logits_to_keep=1).logits)
-
-
-def prefix_cached(model: PreTrainedModel, group: UserGroup) -> Tensor:
-    """The prefix once, its cache repeated for a batch of suffixes; only the last token's logits."""
-    prefix = torch.tensor([group.prefix], device=model.device)
-    cache = DynamicCache(config=model.config)
-    model.model(input_ids=prefix, past_key_values=cache, use_cache=True)
-    cache.batch_repeat_interleave(len(group.suffixes))
-    suffixes = torch.tensor(group.suffixes, device=model.device)
-    return _p_yes(model(input_ids=suffixes, past_key_values=cache, logits_to_keep=1).logits)
-
-
-def _p_yes(logits: Tensor) -> Tensor:
-    yes, no = logits[:, -1, list(ANSWERS)].float().unbind(-1)
-    return torch.sigmoid(yes - no)
 
 
 def plot(points: Sequence[dict[str, float]], path: Path) -> None:

@@ -56,8 +56,6 @@ Rung = tuple[Sequence[Sample], Sequence[Sample], AnswerIds, dict[str, float]]
 
 def main() -> None:
     given = _arguments()
-    model, tokenizer = load_llm(pretrained_place(given.llm), dtype="float32")
-    rung = _planted(tokenizer, given) if given.rung == "planted" else _histories(tokenizer, given)
     settings = PretrainedSettings(
         epochs=given.epochs, batch_tokens=given.batch_tokens, learning_rate=given.learning_rate,
         history_loss_weight=given.history_loss_weight, tuning=given.tuning,
@@ -65,14 +63,14 @@ def main() -> None:
     )  # fmt: skip
     result = {
         "command": "python -m benchmarks.ladder " + " ".join(
-            f"--{name} {' '.join(value) if isinstance(value, list) else value}"
+            f"--{name} {' '.join(map(str, value)) if isinstance(value, list) else value}"
             for name, value in vars(given).items() if name not in ("out", "data")
         ),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "hardware": hardware("cpu"),
         "settings": settings.model_dump(mode="json", exclude={"path"}),
-        **_climb(model, rung, settings, given.seed),
+        "seeds": {seed: _climb(given, settings, seed) for seed in given.seeds},
     }  # fmt: skip
     text = json.dumps(result, indent=1)
     if given.out:
@@ -80,9 +78,10 @@ def main() -> None:
     print(text)
 
 
-def _climb(model: PreTrainedModel, rung: Rung, settings: PretrainedSettings, seed: int) -> dict[str, Any]:
+def _climb(given: argparse.Namespace, settings: PretrainedSettings, seed: int) -> dict[str, Any]:
     """Test before and after tuning."""
-    train, test, answers, floors = rung
+    model, tokenizer = load_llm(pretrained_place(given.llm), dtype="float32")
+    train, test, answers, floors = (_planted if given.rung == "planted" else _histories)(tokenizer, given, seed)
     untouched = _tested(model, test, answers)
     steps: list[Step] = []
     started = time.perf_counter()
@@ -109,10 +108,10 @@ def _tested(model: PreTrainedModel, test: Sequence[Sample], answers: AnswerIds) 
     return {"pairs": len(labels), "auc": metrics.auc, "log_loss": metrics.log_loss, "liked": float(np.mean(labels))}
 
 
-def _planted(tokenizer: PreTrainedTokenizerBase, given: argparse.Namespace) -> Rung:
+def _planted(tokenizer: PreTrainedTokenizerBase, given: argparse.Namespace, seed: int) -> Rung:
     encoder = PieceEncoder(tokenizer)
     cue = " Answer yes or no.\nAnswer:"
-    drawn = random.Random(given.seed)
+    drawn = random.Random(seed)
 
     def title() -> str:
         return f"{drawn.choice(WORDS)} {drawn.choice(WORDS)}"
@@ -141,13 +140,13 @@ class Nobody:
         return [[] for _ in user_ids]
 
 
-def _histories(tokenizer: PreTrainedTokenizerBase, given: argparse.Namespace) -> Rung:
+def _histories(tokenizer: PreTrainedTokenizerBase, given: argparse.Namespace, seed: int) -> Rung:
     settings = DatasetSettings(
         source="bookcrossing", path="", explicit_only=True, like_threshold=7,
         split={"method": "leave_last_out", "tune_share": 0.15},
     )  # fmt: skip
     raw = load_raw(settings, folder=given.data)
-    table, _ = split_interactions(raw.ratings, settings, seed=0)
+    table, _ = split_interactions(raw.ratings, settings, seed=seed)
     prompts = PromptSettings(template="books", max_history=given.max_history, num_similar_users=0)
     builder = PromptBuilder(prompts, tokenizer, Rows.of(raw.items, "item"))
     assembler = PromptAssembler(
@@ -161,7 +160,7 @@ def _histories(tokenizer: PreTrainedTokenizerBase, given: argparse.Namespace) ->
     known = table.filter(pc.is_in(table["split"], pa.array(["train", "tune"])))
     labels = pc.list_element(asked["labels"], 0).to_pylist()
     floors = {"user mean": binary_metrics(labels, user_mean(Known(known, raw.items), pairs)).auc}
-    return few_shots(tune, given.shots, seed=given.seed), test, builder.answer_ids, floors
+    return few_shots(tune, given.shots, seed=seed), test, builder.answer_ids, floors
 
 
 def _arguments() -> argparse.Namespace:
@@ -179,7 +178,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batch_tokens", type=int, default=500)
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--history_loss_weight", type=float, default=0.0)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     given = parser.parse_args()
     if given.rung == "histories" and given.data is None:
         parser.error("--rung histories reads BookCrossing: give --data DIR")

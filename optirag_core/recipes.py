@@ -5,7 +5,7 @@
     llm <- llm, prompt, evidence.prompt, all above
     exit_features <- exit_features, exit_heads.layers, exit_policy.window, engine.dtype, prompt, all above
     exit_heads <- exit_heads, evidence.heads, prompt, all above
-    exit_policy <- calibration, exit_policy.window, all above
+    exit_policy <- calibration, exit_policy.window, engine.dtype, all above
     scores <- exit_policy, engine, prompt, requests, all above but exit_features
 
 Equal recipes make equal artifacts, so a recipe's version names the folder, and one that is there is not made again.
@@ -119,6 +119,7 @@ def exit_policy_recipe(settings: Settings, parents: Mapping[str, str]) -> Recipe
     config = {
         "calibration": _plain(settings.calibration),
         "window": settings.exit_policy.window,
+        "dtype": settings.engine.dtype,
         "seed": settings.seed,
     }
     return Recipe("exit_policy", config, parents)

@@ -10,6 +10,7 @@ from optirag_core.config.settings import Settings
 from optirag_core.engine.certificate import Calibration
 from optirag_core.inference.opening import open_artifacts
 from optirag_core.inference.parts import open_heads
+from optirag_core.inference.policy import require_dtype
 from optirag_core.recipes import exit_policy_recipe
 from optirag_core.training.exit_features import read_traces
 from optirag_core.training.exit_policy import calibrate
@@ -23,6 +24,7 @@ PARENTS = ("dataset", "evidence", "retriever", "index", "llm", "exit_features", 
 def calibrate_exits(settings: Settings) -> Artifact:
     """Choose the exit policy that `score` uses, with its certificate."""
     artifacts = open_artifacts(settings, *PARENTS)
+    require_dtype(artifacts["exit_features"], settings)
     recipe = exit_policy_recipe(settings, artifacts.digests)
     if done := recipe.made(artifacts.workspace):
         return done

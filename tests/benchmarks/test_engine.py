@@ -35,13 +35,3 @@ def test_the_exits_are_those_asked_for(result):
     exited = {(row["n"], row["exits"]): row["exited"] for row in result["rows"]}
 
     assert (exited[4, "none"], exited[4, "all@4"], exited[4, "half@4"]) == (0, 4, 2)
-
-
-def test_peers_give_the_engines_scores():
-    bench = engine.Bench(engine.PLANS["tiny"], "cpu")
-    group = bench.group(24, 4)
-
-    [pairs] = bench._scorer(0.0, exits="none").score([group]).scores
-
-    for peer in (engine.padded, engine.prefix_cached):
-        assert [pair.score for pair in pairs] == pytest.approx(peer(bench.model, group).tolist(), abs=1e-5)

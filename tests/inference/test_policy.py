@@ -3,10 +3,12 @@
 import pytest
 
 from optirag_core.artifacts import Artifact
+from optirag_core.config.run import EngineSettings
+from optirag_core.config.settings import Settings
 from optirag_core.engine.certificate import Calibration, Candidate
 from optirag_core.engine.policy import ExitPolicy
-from optirag_core.errors import ArtifactCorrupt
-from optirag_core.inference.policy import run_policy
+from optirag_core.errors import ArtifactCorrupt, ArtifactMismatch
+from optirag_core.inference.policy import open_policy, run_policy
 
 IDENTITY = {
     "exit_policy.criterion": "ratio", "exit_policy.window": 3, "exit_policy.threshold": 0.01,
@@ -27,7 +29,7 @@ CALIBRATION = Calibration(
 @pytest.fixture
 def artifacts(tmp_path):
     CALIBRATION.save(tmp_path)
-    return {"exit_policy": Artifact("exit_policy", tmp_path, {})}
+    return {"exit_policy": Artifact("exit_policy", tmp_path, {"version": "1" * 12, "config": {"dtype": "float32"}})}
 
 
 def test_a_policy_named_by_hand_has_no_calibration(artifacts):
@@ -43,3 +45,13 @@ def test_a_damaged_calibration_is_named(artifacts, tmp_path):
     (tmp_path / "exit_policy.json").write_text("{}")
     with pytest.raises(ArtifactCorrupt, match="calibrate_exits again"):
         run_policy({"exit_policy.criterion": "calibrated"}, artifacts)
+
+
+def test_a_run_follows_the_chosen_candidate(artifacts):
+    assert open_policy(Settings(), artifacts) == (ExitPolicy("patience", 3, 0.0), (3,))
+
+
+def test_a_certificate_of_another_dtype_is_refused(artifacts):
+    settings = Settings(engine=EngineSettings(dtype="bfloat16"))
+    with pytest.raises(ArtifactMismatch, match=r"is of engine\.dtype float32, now it is bfloat16: run calibrate_exits"):
+        open_policy(settings, artifacts)

@@ -66,7 +66,7 @@ def test_a_request_of_times_where_there_are_none_is_a_reject(byte_tokenizer):
     assert (result.prompt, [reject.error_code for reject in result.rejects]) == (None, ["as_of_without_times"])
 
 
-@pytest.mark.parametrize("family", ["books", "amazon", "yelp", "generic"])
+@pytest.mark.parametrize("family", ["books", "books_short", "amazon", "yelp", "generic"])
 def test_prompts_are_the_same_where_only_heads_read_it(byte_tokenizer, family):
     settings = SETTINGS.model_copy(update={"template": family})
     [plain], [more], [said] = (
@@ -96,6 +96,14 @@ def test_the_prompt_says_what_others_thought_of_a_candidate(byte_tokenizer):
     )
     assert "'Title of i0 by Author of i0 (4 stars)'" in prefix
     assert "The user's average rating is 4. The user read the following" in prefix
+
+
+def test_the_short_prompt_says_it_in_fewer_words(byte_tokenizer):
+    books = SETTINGS.model_copy(update={"template": "books_short"})
+    given = assembler(byte_tokenizer, [*TARGET, *SIMILAR], settings=books, evidence=WORDS)
+    prefix, first, _ = texts(byte_tokenizer, given.assemble(ASKED)[0])
+    assert first == " ***Title of i2 by Author of i2***? 3 of 10 liked it, few ratings. Answer yes or no:"
+    assert " Average rating 3.8. Ratings: [ 'Title of" in prefix
 
 
 def test_a_leak_into_the_words_is_not_there(byte_tokenizer):
