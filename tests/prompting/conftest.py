@@ -19,8 +19,8 @@ from optirag_core.prompting.builder import Context
 from optirag_core.prompting.template import PromptTemplate
 from optirag_core.training.tokenizer import MIN_PHRASE_COUNT, train_tokenizer
 
-FAMILIES = ("books", "amazon", "yelp", "generic")
-TEXT_FIELDS = {"books": (), "amazon": (), "yelp": ("city", "state"), "generic": ("genre", "tags")}
+FAMILIES = ("books", "books_short", "amazon", "yelp", "generic")
+TEXT_FIELDS = {"books": (), "books_short": (), "amazon": (), "yelp": ("city", "state"), "generic": ("genre", "tags")}
 """Per family the item columns, beside the title, whose text a prompt shows."""
 
 SETTINGS = {

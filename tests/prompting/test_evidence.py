@@ -12,6 +12,7 @@ from optirag_core.errors import PromptError
 from optirag_core.prompting.assembly import Request
 from optirag_core.prompting.template import PromptTemplate
 
+from .conftest import FAMILIES
 from .small import SETTINGS, SIMILAR, TARGET, assembler, timed
 
 TEMPLATES = Path(prompting.__file__).parent / "templates"
@@ -66,7 +67,7 @@ def test_a_request_of_times_where_there_are_none_is_a_reject(byte_tokenizer):
     assert (result.prompt, [reject.error_code for reject in result.rejects]) == (None, ["as_of_without_times"])
 
 
-@pytest.mark.parametrize("family", ["books", "books_short", "amazon", "yelp", "generic"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_prompts_are_the_same_where_only_heads_read_it(byte_tokenizer, family):
     settings = SETTINGS.model_copy(update={"template": family})
     [plain], [more], [said] = (

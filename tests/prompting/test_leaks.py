@@ -7,7 +7,7 @@ from optirag_core.data.schema import SPLITS
 from optirag_core.prompting.assembly import Request
 from optirag_core.prompting.builder import Context
 
-from .conftest import item, whole_prompt
+from .conftest import FAMILIES, item, whole_prompt
 from .small import PLANTED, SETTINGS, SIMILAR, TARGET, assembler, prefix_text, timed
 
 
@@ -92,7 +92,7 @@ FUTURES = {
 
 
 @pytest.mark.parametrize("future", FUTURES)
-@pytest.mark.parametrize("family", ["books", "books_short", "amazon", "yelp", "generic"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_prompts_do_not_depend_on_the_future(byte_tokenizer, family, future):
     """Two data sets that agree before the request give the same tokens."""
     settings = SETTINGS.model_copy(update={"template": family})
@@ -112,7 +112,7 @@ def test_the_future_would_show_without_a_time(byte_tokenizer):
     assert len(texts) == len(FUTURES)
 
 
-@pytest.mark.parametrize("family", ["books", "books_short", "amazon", "yelp", "generic"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_prompt_equals_its_plain_form(byte_tokenizer, family):
     """Pieces in the paper's order; histories and profiles picked from the rows by hand."""
     settings = SETTINGS.model_copy(update={"template": family})
