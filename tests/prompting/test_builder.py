@@ -56,7 +56,7 @@ def test_llama_reads_the_same_golden_prompt(llama_tokenizer):
     assert "".join(llama_tokenizer.convert_ids_to_tokens(ids)).replace("▁", " ").replace("<0x0A>", "\n") == GOLDEN
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", sorted({*FAMILIES} - {"books_short"}))
 @pytest.mark.parametrize("num_similar", [0, 1, 3])
 def test_parts_stand_in_the_order_of_the_tables(byte_tokenizer, family, num_similar):
     similar = [(READER, shown(number, number + 1)) for number in range(num_similar)]

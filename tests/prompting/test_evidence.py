@@ -104,7 +104,7 @@ def test_the_short_prompt_says_it_in_fewer_words(byte_tokenizer):
     given = assembler(byte_tokenizer, [*TARGET, *SIMILAR], settings=books, evidence=WORDS)
     prefix, first, _ = texts(byte_tokenizer, given.assemble(ASKED)[0])
     assert first == " ***Title of i2 by Author of i2***? 3 of 10 liked it, few ratings. Answer yes or no:"
-    assert " Average rating 3.8. Ratings: [ 'Title of" in prefix
+    assert "Reader: Average rating 4.0. Ratings: [ 'Title of i0 by Author of i0 (4)'," in prefix
 
 
 def test_a_leak_into_the_words_is_not_there(byte_tokenizer):
