@@ -109,7 +109,9 @@ class IndexSettings(Section):
 class PromptSettings(Section):
     """The prompt (paper section 9.1, tables 6-8)."""
 
-    template: str = Field("generic", description="books, books_short, amazon, yelp, generic, or the path of a .jinja file")
+    template: str = Field(
+        "generic", description="books, books_short, amazon, yelp, generic, or the path of a .jinja file"
+    )
     item_fields: tuple[str, ...] = Field((), description="generic template: item columns shown after the title")
     num_similar_users: Annotated[int, Field(ge=0)] = 4
     max_history: Count = Field(15, description="interactions shown of the target user (paper section 9.1.1)")

@@ -125,7 +125,7 @@ def test_an_unknown_field_of_the_generic_template_is_named():
 
 
 def test_an_unknown_template_names_those_there_are():
-    with pytest.raises(PromptError, match=r"no prompt template 'boks': use amazon, books, books_short, generic, yelp, or the path"):
+    with pytest.raises(PromptError, match=r"no prompt template 'boks': use amazon, books, books_short, generic, yelp"):
         PromptTemplate(PromptSettings(template="boks"))
 
 
