@@ -35,7 +35,7 @@ def load_gguf(path: Path, dtype: torch.dtype) -> tuple[PreTrainedModel, dict[str
     """
     _check(path)
     try:
-        _check_blocks(path)
+        _check_header(path)
         quantised, report = AutoModelForCausalLM.from_pretrained(
             path.parent,
             gguf_file=path.name,
@@ -74,14 +74,22 @@ def _check(path: Path) -> None:
         raise ModelError(f"cannot load an LLM from {path}: reading GGUF needs the package gguf; run pip install gguf")
 
 
-def _check_blocks(path: Path) -> None:
-    """Raise where the header claims more layers than tensors: `transformers` would build them all before it looks."""
+def _check_header(path: Path) -> None:
+    """Raise where the header claims another size than the tensors have: `transformers` would build it and then look."""
     from gguf import GGUFReader  # optional, and there: `_check` has looked
 
     reader = GGUFReader(path)
-    claims = [int(field.parts[-1][0]) for name, field in reader.fields.items() if name.endswith(".block_count")]
-    if max(claims, default=0) > len(reader.tensors):
-        raise ValueError(f"its header claims {max(claims):,} layers, and it holds {len(reader.tensors):,} tensors")
+    layers, width = (_claim(reader, name) for name in ("block_count", "embedding_length"))
+    if layers > len(reader.tensors):
+        raise ValueError(f"its header claims {layers:,} layers, and it holds {len(reader.tensors):,} tensors")
+    stored = next((int(tensor.shape[0]) for tensor in reader.tensors if tensor.name == "token_embd.weight"), width)
+    if width != stored:
+        raise ValueError(f"its header claims a width of {width:,}, and its embeddings have {stored:,}")
+
+
+def _claim(reader: Any, name: str) -> int:
+    claims = [int(field.parts[-1][0]) for key, field in reader.fields.items() if key.endswith(f".{name}")]
+    return max(claims, default=0)
 
 
 def _damaged(path: Path, error: Exception) -> ModelError:

@@ -9,18 +9,19 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 
 def write_gguf(
-    path: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, *, without: str = "", layers: int = 0
-) -> None:
+    path: Path, model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, *, without: str = "", layers: int = 0,
+    width: int = 0,
+) -> None:  # fmt: skip
     """
     Args:
         without: a tensor's name, left out.
-        layers: how many layers the file claims; 0: as many as there are.
+        layers, width: what the file claims; 0: as it is.
     """
     config = model.config
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_block_count(layers or config.num_hidden_layers)
     writer.add_context_length(config.max_position_embeddings)
-    writer.add_embedding_length(config.hidden_size)
+    writer.add_embedding_length(width or config.hidden_size)
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)

@@ -94,6 +94,12 @@ def test_a_header_that_claims_more_layers_than_tensors(tmp_path, model, byte_tok
     refused(tmp_path / "deep.gguf", f"its header claims {layers:,} layers, and it holds 38 tensors")
 
 
+@pytest.mark.parametrize("width", [16, 2**32 - 1])
+def test_a_header_that_claims_another_width(tmp_path, model, byte_tokenizer, width):
+    write_gguf(tmp_path / "wide.gguf", model, byte_tokenizer, width=width)
+    refused(tmp_path / "wide.gguf", f"its header claims a width of {width:,}, and its embeddings have 32")
+
+
 def test_weights_that_are_missing(tmp_path, model, byte_tokenizer):
     write_gguf(tmp_path / "less.gguf", model, byte_tokenizer, without="blk.1.ffn_up.weight")
     refused(tmp_path / "less.gguf", r"lacks weights of model\.layers\.1\.mlp\.up_proj\.weight .* \(1 in all\)")
