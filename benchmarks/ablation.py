@@ -3,8 +3,9 @@
     python -m benchmarks.ablation --config FILE [--data DIR] --workspace DIR --out benchmarks/results/FILE.json
 
 The LLM does not run: all variants read the run's `exit_features`, learn from the heads' users and are measured on the
-test users at full depth, each beside the evidence alone on the same pairs. Controls: hidden states or evidence that are
-dealt out among the pairs at random must add nothing.
+test users at full depth, each beside the evidence alone on the same pairs. For two of them an exit policy is certified
+on the policy's users, and what it costs and saves is counted at the test users, whose exits follow from their states.
+Controls: hidden states or evidence that are dealt out among the pairs at random must add nothing.
 """
 
 import argparse
@@ -20,14 +21,17 @@ import torch
 
 from benchmarks.hardware import commit, hardware
 from optirag_core.config.settings import Settings
-from optirag_core.engine.heads import ExitHeads
+from optirag_core.engine.heads import ExitHeads, p_yes
 from optirag_core.engine.loading import load_answer_ids, load_llm
+from optirag_core.engine.trace import Trace
 from optirag_core.evaluation.bootstrap import bootstrap_auc_difference, bootstrap_mean_difference
 from optirag_core.evaluation.metrics import answer_losses, binary_metrics
 from optirag_core.inference.opening import open_artifacts
 from optirag_core.inference.parts import untrained_heads
-from optirag_core.training.exit_features import ExitFeatures, read_features
+from optirag_core.training.exit_features import ExitFeatures, read_features, read_traces
 from optirag_core.training.exit_heads import HeadSamples, Vocabulary, head_logit, train_exit_heads
+from optirag_core.training.exit_policy import calibrate
+from optirag_core.training.policy_grid import full_depth
 from ray_jobs.command import parse
 from ray_jobs.train_exit_heads import PARENTS
 
@@ -51,8 +55,8 @@ def main() -> None:
         "pairs": len(variants.test.labels),
         "evidence alone": variants.alone,
         "variants": {
-            "LLM alone (the paper's form)": variants.measured(evidence=False),
-            "both": variants.measured(),
+            "LLM alone (the paper's form)": variants.measured(evidence=False, exits=True),
+            "both": variants.measured(exits=True),
             "both, single head": variants.measured(single_head=True),
             "both, loss over the vocabulary": variants.measured(loss="vocabulary"),
             "control: hidden states shuffled": variants.measured(change=variants.states_shuffled),
@@ -69,7 +73,7 @@ class Variants:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._artifacts = open_artifacts(settings, *PARENTS)
-        folder = self._artifacts["exit_features"].path
+        self._folder = folder = self._artifacts["exit_features"].path
         self.model, _ = load_llm(self._artifacts["llm"].path)
         self._train = {split: read_features(folder, "heads", split) for split in ("tune", "validation")}
         self.test = read_features(folder, "test")
@@ -88,7 +92,7 @@ class Variants:
 
     def measured(
         self, *, evidence: bool = True, single_head: bool = False, loss: str = "answers",
-        change: Change = lambda features: features,
+        change: Change = lambda features: features, exits: bool = False,
     ) -> dict[str, Any]:  # fmt: skip
         """Test figures of one variant at full depth and of each of its heads."""
         heads, settings = self._heads(evidence=evidence), self._settings
@@ -108,6 +112,30 @@ class Variants:
             "auc_by_layer": {layer: binary_metrics(labels, each).auc for layer, each in scores.items()},
             "auc_less_evidence_alone": bootstrap_auc_difference(labels, full, self._alone, settings.seed, groups=users),
             "log_loss_less_evidence_alone": bootstrap_mean_difference(*losses, settings.seed, groups=users),
+            **({"certified exits": self._certified(heads)} if exits else {}),
+        }
+
+    def _certified(self, heads: ExitHeads) -> dict[str, Any]:
+        """What a policy for these heads saves and costs at the test users, against full depth."""
+        window, seed = self._settings.exit_policy.window, self._settings.seed
+        features, traces = read_traces(self._folder, heads, window, ())
+        labels = features.labels.numpy().astype(int)
+        calibration = calibrate(traces, labels, features.users, self._settings.calibration, seed=seed)
+        evidence = self.test.evidence if heads.num_features else None
+        trace = Trace.of_states(self.test.states, heads, evidence, window=window)
+        policy, layers = calibration.certified.policy, calibration.certified.layers
+        stopped, full = trace.outcome(policy, layers), trace.outcome(*full_depth(trace))
+        scores = [p_yes(outcome.logits).double().numpy() for outcome in (stopped, full)]
+        labels, users = self.test.labels.numpy().astype(int), self.test.users
+        losses = [answer_losses(labels, each) for each in scores]
+        return {
+            "policy": vars(policy) | {"layers": layers},
+            "certificate": calibration.statement,
+            "auc": binary_metrics(labels, scores[0]).auc,
+            "auc_less_full_depth": bootstrap_auc_difference(labels, *scores, seed, groups=users),
+            "log_loss_less_full_depth": bootstrap_mean_difference(*losses, seed, groups=users),
+            "mean_exit_layer": stopped.exit_layers.double().mean().item(),
+            "flops_share": stopped.cost.flops / full.cost.flops,
         }
 
     def _heads(self, *, evidence: bool) -> ExitHeads:
