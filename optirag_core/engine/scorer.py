@@ -11,7 +11,7 @@ Shapes: R pairs of a row, L exit layers, m window.
 import itertools
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 import torch
@@ -126,7 +126,8 @@ class Scorer:
         with ExitStack() as on_error:
             on_error.callback(self._forget)  # whatever ends the row: its groups would never be finished
             if (work := self._queues.take()) is not None:
-                self._run_in_memory(work if isinstance(work, Flight) else self._decoder.embed(work))
+                flight = work if isinstance(work, Flight) else self._decoder.embed(work)
+                self._run_in_memory(flight, self._queues, self._run)
             on_error.pop_all()
         return [self._scored(number, group) for number, group in self._groups.pop_scored().items()]
 
@@ -173,6 +174,7 @@ class Scorer:
         Raises:
             ModelError: a prompt is empty, or longer than the LLM's context or a step.
             ConfigError: the LLM has no such layers.
+            torch.OutOfMemoryError: even a halved step does not fit.
         """
         check_lengths(groups, context=self._context, step_tokens=self._step_tokens)
         layers = sorted(set(layers))
@@ -183,20 +185,30 @@ class Scorer:
         parts = [part for number, group in enumerate(groups) for part in parts_of(group, number, self._step_tokens)]
         queues = self._empty_queues()
         queues.admit(parts)
-        rows = [torch.zeros(0, len(layers), self._shape.width)]
+        rows: dict[Pair, Tensor] = {}  # [K, D]
+
+        def keep(flight: Flight) -> None:
+            rows.update(zip(flight.layout.pairs, self._last_states(flight, layers), strict=True))
+
         while (work := queues.take()) is not None:
-            flight, last = self._decoder.embed(work), []
-            for layer in layers:
-                if layer == self._shape.num_layers:  # of the last layer only the last tokens are needed
-                    last.append(self._decoder.open_next(self._decoder.advance(flight, layer - 1)).last)
-                else:
-                    flight = self._decoder.advance(flight, layer)
-                    last.append(flight.window[-1])
-            rows.append(torch.stack(last, dim=1).float().cpu())  # [R, K, D]
+            self._run_in_memory(work if isinstance(work, Flight) else self._decoder.embed(work), queues, keep)
+        none = torch.zeros(0, len(layers), self._shape.width)
         return LastStates.of(
-            parts, torch.cat(rows), layers=tuple(layers), sizes=tuple(len(group.suffixes) for group in groups),
-            shape=self._shape, frozen_prefix_after=self.policy.frozen_prefix_after,
+            parts, torch.stack([rows[pair] for pair in sorted(rows)]) if rows else none,
+            layers=tuple(layers), sizes=tuple(len(group.suffixes) for group in groups), shape=self._shape,
+            frozen_prefix_after=self.policy.frozen_prefix_after,
         )  # fmt: skip
+
+    def _last_states(self, flight: Flight, layers: Sequence[int]) -> Tensor:
+        """[R, K, D] of a row's pairs, fp32 on the CPU."""
+        last = []
+        for layer in layers:
+            if layer == self._shape.num_layers:  # of the last layer only the last tokens are needed
+                last.append(self._decoder.open_next(self._decoder.advance(flight, layer - 1)).last)
+            else:
+                flight = self._decoder.advance(flight, layer)
+                last.append(flight.window[-1])
+        return torch.stack(last, dim=1).float().cpu()
 
     def _checked(self, groups: Sequence[UserGroup]) -> list[Tensor | None]:
         """The evidence of groups that may be scored."""
@@ -235,12 +247,12 @@ class Scorer:
         verdicts = self._groups.verdicts(pairs, stable)
         self._groups.record(pairs, p_yes(logits).tolist(), 0, stable, verdicts)
 
-    def _run_in_memory(self, flight: Flight) -> None:
+    def _run_in_memory(self, flight: Flight, queues: DepthQueues, run: Callable[[Flight], None]) -> None:
         """A row; where the GPU has no memory for it, its two halves are queued instead, once until all is finished."""
-        queues, splits = self._queues, len(flight.layout.pairs) > 1
+        splits = len(flight.layout.pairs) > 1
         if flight.layout.num_tokens <= queues.step_tokens or not splits:
             try:
-                self._run(flight)
+                run(flight)
                 return
             except torch.OutOfMemoryError:
                 if queues.halvings or not splits:

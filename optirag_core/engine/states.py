@@ -33,7 +33,7 @@ class LastStates:
         cls, parts: Sequence[PromptPart], states: Tensor,
         *, layers: tuple[int, ...], sizes: tuple[int, ...], shape: ModelShape, frozen_prefix_after: int | None,
     ) -> Self:  # fmt: skip
-        """Of states [R, K, D] that are in the order of the packed groups."""
+        """Of states [R, K, D] in the order of the pairs."""
         pairs = [Pair(part.user_group, candidate) for part in parts for candidate in part.candidates]
         order = torch.tensor(sorted(range(len(pairs)), key=pairs.__getitem__), dtype=torch.int64)  # [R]
 
@@ -41,7 +41,7 @@ class LastStates:
             return torch.tensor(list(values), dtype=torch.int64)[order]
 
         return cls(
-            states=states[order],
+            states=states,
             layers=layers,
             sizes=sizes,
             parts=column(number for number, part in enumerate(parts) for _ in part.suffixes),

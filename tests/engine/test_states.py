@@ -43,6 +43,26 @@ def test_a_window_below_the_embeddings_is_refused():
         window_layers((5, 3), 4, 7)
 
 
+def test_out_of_gpu_memory_halves_the_steps_and_loses_nothing(model, informed, monkeypatch):
+    scorer = Scorer(model, informed, RATIO, max_tokens_in_flight=300)
+    expected = scorer.states(GROUPS, (3, 7))
+    advance, limit = scorer._decoder.advance, 75
+
+    def tight(flight, depth):
+        if flight.layout.num_tokens > limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return advance(flight, depth)
+
+    monkeypatch.setattr(scorer._decoder, "advance", tight)
+    came = scorer.states(GROUPS, (3, 7))
+
+    torch.testing.assert_close(came.states, expected.states, atol=1e-4, rtol=0)
+    assert torch.equal(came.parts, expected.parts)
+    limit = 20
+    with pytest.raises(torch.OutOfMemoryError):
+        scorer.states(GROUPS, (3, 7))
+
+
 @pytest.mark.parametrize("max_tokens", [150, 16384])
 def test_states_are_those_of_a_plain_forward(model, informed, max_tokens):
     came = Scorer(model, informed, RATIO, max_tokens_in_flight=max_tokens).states(GROUPS, (7, 0, 4, 3))
