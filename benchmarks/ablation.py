@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.hardware import commit, hardware
+from benchmarks.hardware import commit, hardware, portable
 from optirag_core.config.settings import Settings
 from optirag_core.engine.heads import ExitHeads, p_yes
 from optirag_core.engine.loading import load_answer_ids, load_llm
@@ -46,7 +46,7 @@ def main() -> None:
     torch.set_num_threads(settings.training.exit_heads.torch_threads)
     variants = Variants(settings)
     result = {
-        "command": f"python -m benchmarks.ablation --config {Path(rest[rest.index('--config') + 1])} --workspace DIR",
+        "command": " ".join(["python -m benchmarks.ablation", *portable(rest)]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "hardware": hardware("cpu"),

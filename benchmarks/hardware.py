@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -30,6 +31,13 @@ def commit() -> str:
         capture_output=True, text=True, check=False, cwd=Path(__file__).parent,
     )  # fmt: skip
     return described.stdout.strip() or "unknown"
+
+
+def portable(arguments: Sequence[str]) -> list[str]:
+    """A job's arguments without the folders of this machine, which say nothing to others."""
+    hidden = {"--data": "DIR", "--workspace": "DIR"}
+    previous = ["", *arguments]
+    return [hidden.get(before, value) for before, value in zip(previous, arguments, strict=False)]
 
 
 def _processor() -> str:

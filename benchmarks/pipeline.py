@@ -16,7 +16,7 @@ from pathlib import Path
 
 import psutil
 
-from benchmarks.hardware import commit, hardware
+from benchmarks.hardware import commit, hardware, portable
 from optirag_core.artifacts import Workspace
 from optirag_core.inference.opening import TRAINED
 from ray_jobs.command import parse
@@ -43,7 +43,7 @@ def main() -> None:
     if process.wait():
         sys.exit(f"the pipeline ended with exit code {process.returncode}")
     result = {
-        "command": " ".join(["python -m ray_jobs.pipeline", *_portable(arguments)]),
+        "command": " ".join(["python -m ray_jobs.pipeline", *portable(arguments)]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "hardware": hardware("cpu"),
@@ -55,13 +55,6 @@ def main() -> None:
     given.out.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     print(output)
     print(json.dumps({key: result[key] for key in ("wall_seconds", "peak_memory_gib", "stage_seconds")}, indent=2))
-
-
-def _portable(arguments: list[str]) -> list[str]:
-    """Folders of this machine say nothing to others."""
-    hidden = {"--data": "DIR", "--workspace": "DIR"}
-    previous = ["", *arguments]
-    return [hidden.get(before, value) for before, value in zip(previous, arguments, strict=False)]
 
 
 def _peak_memory(process: subprocess.Popen) -> int:

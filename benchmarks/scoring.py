@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.hardware import commit, hardware
+from benchmarks.hardware import commit, hardware, portable
 from benchmarks.peers import padded, prefix_cached
 from optirag_core.config.settings import Settings
 from optirag_core.data.dataset import Dataset
@@ -51,7 +51,7 @@ def main() -> None:
         rows.append(bench.row(candidates, given.pairs, given.turns))
         print(json.dumps(rows[-1], indent=1), flush=True)
     result = {
-        "command": f"python -m benchmarks.scoring --config {Path(rest[rest.index('--config') + 1])} --workspace DIR",
+        "command": " ".join(["python -m benchmarks.scoring", *portable(rest)]),
         "commit": commit(),
         "hardware": hardware("cpu"),
         "seed": settings.seed,

