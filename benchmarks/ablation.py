@@ -10,6 +10,7 @@ Controls: hidden states or evidence that are dealt out among the pairs at random
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -46,7 +47,7 @@ def main() -> None:
     torch.set_num_threads(settings.training.exit_heads.torch_threads)
     variants = Variants(settings)
     result = {
-        "command": " ".join(["python -m benchmarks.ablation", *portable(rest)]),
+        "command": " ".join(["python -m benchmarks.ablation", *portable(sys.argv[1:])]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "hardware": hardware("cpu"),

@@ -34,8 +34,8 @@ def commit() -> str:
 
 
 def portable(arguments: Sequence[str]) -> list[str]:
-    """A job's arguments without the folders of this machine, which say nothing to others."""
-    hidden = {"--data": "DIR", "--workspace": "DIR"}
+    """A command's arguments without the places of this machine, which say nothing to others."""
+    hidden = {"--data": "DIR", "--workspace": "DIR", "--out": "FILE"}
     previous = ["", *arguments]
     return [hidden.get(before, value) for before, value in zip(previous, arguments, strict=False)]
 

@@ -12,6 +12,7 @@ similar users.
 import argparse
 import json
 import random
+import sys
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -54,7 +55,7 @@ def main() -> None:
     given, rest = _arguments()
     planted = given.rung == "planted"
     result = {
-        "command": _command(given, rest),
+        "command": " ".join(["python -m benchmarks.ladder", *portable(sys.argv[1:])]),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
         "hardware": hardware("cpu"),
@@ -148,16 +149,6 @@ def _planted_samples(
 
     test, train = ([sample() for _ in range(number)] for number in (num_test, num_train))
     return train, test, encoder.answer_ids(cue, "yes", "no")
-
-
-def _command(given: argparse.Namespace, rest: Sequence[str]) -> str:
-    words = [f"--rung {given.rung}"]
-    if given.rung == "planted":
-        words += [
-            f"--{name} {' '.join(map(str, value)) if isinstance(value, list) else value}"
-            for name, value in vars(given).items() if name not in ("out", "rung")
-        ]  # fmt: skip
-    return " ".join(["python -m benchmarks.ladder", *words, *portable(rest)])
 
 
 def _arguments() -> tuple[argparse.Namespace, list[str]]:

@@ -11,6 +11,7 @@ import argparse
 import json
 import random
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -51,7 +52,7 @@ def main() -> None:
         rows.append(bench.row(candidates, given.pairs, given.turns))
         print(json.dumps(rows[-1], indent=1), flush=True)
     result = {
-        "command": " ".join(["python -m benchmarks.scoring", *portable(rest)]),
+        "command": " ".join(["python -m benchmarks.scoring", *portable(sys.argv[1:])]),
         "commit": commit(),
         "hardware": hardware("cpu"),
         "seed": settings.seed,
