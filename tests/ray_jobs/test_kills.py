@@ -167,6 +167,7 @@ def test_a_killed_driver_is_resumed(settings, undisturbed, tmp_path, reliability
     assert counts == {"tried": len(runs), "lost": 0, "duplicated": 0, "different": 0, "hung": 0}
 
 
+@pytest.mark.thorough
 def test_all_processes_killed_at_once(settings, undisturbed, tmp_path, reliability, many):
     runs = [f"all-{number}" for number in range(many(3, 1))]
     hung = 0

@@ -191,6 +191,7 @@ def test_the_readmes_command_for_an_llm_of_ones_own_fits_every_config(config, tm
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_the_readmes_command_for_an_llm_of_ones_own_runs(timed_tables, small_llm, tmp_path):
     settings = own_llm_settings(Path("ray_jobs/configs/own-data.yaml"), timed_tables, tmp_path / "w", small_llm)
     few = settings.llm.pretrained.model_copy(update={"max_steps": 3})
