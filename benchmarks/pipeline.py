@@ -2,6 +2,7 @@
 
     python -m benchmarks.pipeline --out benchmarks/results/FILE.json -- --config FILE [--data DIR] --workspace NEW_DIR
 
+`--keep_finished` goes on in a workspace with artifacts: wall time and memory are then those of the stages that ran.
 Memory is the largest sum over the run's processes of what each holds for itself (USS) plus shared memory counted once.
 """
 
@@ -28,12 +29,13 @@ GIB = 2**30
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--keep_finished", action="store_true", help="stages that are finished are not measured again")
     parser.add_argument("pipeline", nargs=argparse.REMAINDER, help="-- and the pipeline's own arguments")
     given = parser.parse_args()
     arguments = given.pipeline[1:] if given.pipeline[:1] == ["--"] else given.pipeline
     settings, _ = parse(arguments)
-    if Workspace(settings.workspace, settings.storage).has("dataset"):
-        sys.exit(f"{settings.workspace} holds artifacts already: finished stages would be skipped; name a new folder")
+    if not given.keep_finished and Workspace(settings.workspace, settings.storage).has("dataset"):
+        sys.exit(f"{settings.workspace} holds artifacts: name a new folder, or give --keep_finished to measure the rest")
     started = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "ray_jobs.pipeline", *arguments], stdout=subprocess.PIPE, text=True
