@@ -35,7 +35,7 @@ def main() -> None:
     arguments = given.pipeline[1:] if given.pipeline[:1] == ["--"] else given.pipeline
     settings, _ = parse(arguments)
     if not given.keep_finished and Workspace(settings.workspace, settings.storage).has("dataset"):
-        sys.exit(f"{settings.workspace} holds artifacts: name a new folder, or give --keep_finished to measure the rest")
+        sys.exit(f"{settings.workspace} holds artifacts: name a new folder, or --keep_finished to measure the rest")
     started = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "ray_jobs.pipeline", *arguments], stdout=subprocess.PIPE, text=True
