@@ -5,7 +5,10 @@ python -m ray_jobs.evaluate --config ray_jobs/configs/demo.yaml
 
 import json
 import logging
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from optirag_core.artifacts import Artifact, scratch_folder
 from optirag_core.config.settings import Settings
@@ -14,7 +17,7 @@ from optirag_core.engine.certificate import Calibration
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.evaluation.known import Known
 from optirag_core.evaluation.labels import LabelledScores
-from optirag_core.evaluation.predictors import PREDICTORS
+from optirag_core.evaluation.predictors import PREDICTORS, predictions
 from optirag_core.evaluation.report import ReportContext, console_table, write_report
 from optirag_core.evaluation.scored_run import ScoredRun, require_test_requests
 from optirag_core.evaluation.summary import Summary, summarize
@@ -68,10 +71,12 @@ def _report(settings: Settings, artifacts: Artifacts, recipe: Recipe) -> Artifac
     model = json.loads((artifacts["llm"].path / "config.json").read_text(encoding="utf-8"))
     heads = artifacts["exit_heads"].manifest["config"]["exit_heads"]
     policy, calibration = run_policy(artifacts["scores"].manifest["config"], artifacts.by_kind)
+    floors = predictions(known, labelled.pairs)
     summary = summarize(
-        labelled, known, ScoredRun.of(artifacts["scores"].metrics),
+        labelled, floors, ScoredRun.of(artifacts["scores"].metrics),
         exit_layers=[*([] if policy.evidence_confidence is None else [0]), *heads["layers"]],
-        num_layers=model["num_hidden_layers"], seed=settings.seed, worth=_worth(settings, artifacts, labelled),
+        num_layers=model["num_hidden_layers"], seed=settings.seed,
+        worth=_worth(settings, artifacts, labelled, floors),
     )  # fmt: skip
     context = _context(settings, artifacts, dataset, model, policy, calibration)
     with scratch_folder() as files:
@@ -80,11 +85,14 @@ def _report(settings: Settings, artifacts: Artifacts, recipe: Recipe) -> Artifac
         return recipe.save(artifacts.workspace, files, {"auc": summary.model.auc, "log_loss": summary.model.log_loss})
 
 
-def _worth(settings: Settings, artifacts: Artifacts, labelled: LabelledScores) -> Worth:
+def _worth(
+    settings: Settings, artifacts: Artifacts, labelled: LabelledScores, floors: Mapping[str, np.ndarray]
+) -> Worth:
     features = artifacts.workspace.open("exit_features")
     artifacts["exit_heads"].require_parent(features)
     heads, lm_head = open_heads(settings, artifacts)
-    return worth_of(read_features(features.path, "test"), heads, lm_head, labelled, seed=settings.seed)
+    test = read_features(features.path, "test")
+    return worth_of(test, heads, lm_head, labelled, floors=floors, seed=settings.seed)
 
 
 def _context(

@@ -86,6 +86,17 @@ def worth_sentences(worth: Worth) -> list[str]:
     ]
 
 
+def worth_gains(worth: Worth) -> list[tuple[str, Gain]]:
+    """Every paired difference that was measured, with its name."""
+    gains = {
+        "Both less evidence alone": worth.over_evidence,
+        "Both less LLM alone": worth.over_llm,
+        "Run less full depth": worth.exits,
+        **{f"LLM alone less {name}": gain for name, gain in worth.llm_over_floors.items()},
+    }
+    return [(name, gain) for name, gain in gains.items() if gain]
+
+
 def policy_sentences(policy: ExitPolicy, calibration: Calibration | None, exits: Gain | None) -> list[str]:
     """What decided where the run's pairs stop, by what right, and what it changed.
 

@@ -9,10 +9,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from optirag_core.errors import DataError
 from optirag_core.evaluation.bootstrap import Difference, bootstrap_auc_difference
-from optirag_core.evaluation.known import Known
 from optirag_core.evaluation.labels import LabelledScores
 from optirag_core.evaluation.metrics import BinaryMetrics, binary_metrics
-from optirag_core.evaluation.predictors import PREDICTORS, Predictor, predictions
 from optirag_core.evaluation.quality import Quality, quality
 from optirag_core.evaluation.scored_run import ScoredRun
 from optirag_core.evaluation.worth import Worth
@@ -81,19 +79,18 @@ class Summary:
 
 def summarize(
     labelled: LabelledScores,
-    known: Known,
+    floors: Mapping[str, np.ndarray],
     run: ScoredRun,
     *,
     exit_layers: Sequence[int],
     num_layers: int,
     seed: int,
     worth: Worth | None = None,
-    predictors: Mapping[str, Predictor] = PREDICTORS,
 ) -> Summary:
     """Measure a run beside the floors.
 
     Args:
-        known: all that the floors see.
+        floors: name -> scores of the same pairs (`predictions`).
         run: what the whole run did.
         exit_layers: 1-based layers where a pair may have stopped, beside the last one; 0 where the evidence alone may
             have decided.
@@ -102,10 +99,9 @@ def summarize(
         worth: what the LLM is worth, where that was measured.
 
     Raises:
-        DataError: a table, score, label or exit layer is not as described, or `known` leaks (`predictions`).
+        DataError: a score, label or exit layer is not as described.
     """
     labels, scores, users = labelled.labels, labelled.scores, labelled.users
-    floors = predictions(known, labelled.pairs, predictors)
     return Summary(
         model=quality(labels, scores, users, seed=seed),
         floors={name: quality(labels, floor, users, seed=seed) for name, floor in floors.items()},

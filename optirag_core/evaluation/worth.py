@@ -7,7 +7,7 @@ Shapes: n pairs, R pairs of the features.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
@@ -43,6 +43,7 @@ class Worth:
     over_llm: Gain | None  # both less the LLM alone
     exits: Gain | None  # the run's scores less full depth; None without them
     layers: dict[int, BinaryMetrics]  # the head of each layer; 0 is the evidence alone, the last full depth
+    llm_over_floors: dict[str, Gain] = field(default_factory=dict)  # the LLM alone less each floor
 
 
 def worth(
@@ -51,6 +52,7 @@ def worth(
     *,
     llm: ArrayLike,
     by_layer: Mapping[int, ArrayLike],
+    floors: Mapping[str, ArrayLike] | None = None,
     run: ArrayLike | None = None,
     seed: int,
 ) -> Worth:
@@ -61,6 +63,7 @@ def worth(
         users: [n] user of each pair; bootstraps draw whole users.
         llm: [n] p(yes) of the LM's own head.
         by_layer: layer -> [n] p(yes) of its head; with evidence, layer 0 is the evidence alone.
+        floors: name -> [n] scores that the LLM alone is compared with.
         run: [n] p(yes) where the pairs really stopped.
         seed: of the bootstraps.
 
@@ -90,12 +93,19 @@ def worth(
         over_llm=gain(both, llm),
         exits=gain(run, full),
         layers={layer: binary_metrics(labels, by_layer[layer]) for layer in sorted(by_layer)},
+        llm_over_floors={name: gain(llm, floor) for name, floor in (floors or {}).items()},
     )
 
 
 @torch.no_grad()
 def worth_of(
-    features: ExitFeatures, heads: ExitHeads, lm_head: AnswerHead, labelled: LabelledScores, *, seed: int
+    features: ExitFeatures,
+    heads: ExitHeads,
+    lm_head: AnswerHead,
+    labelled: LabelledScores,
+    *,
+    floors: Mapping[str, np.ndarray],
+    seed: int,
 ) -> Worth:
     """Read the heads at the pairs that the run has scored.
 
@@ -104,6 +114,7 @@ def worth_of(
         heads: trained.
         lm_head: the LM's own, as it was before.
         labelled: the run's scores.
+        floors: name -> scores of the same pairs.
 
     Raises:
         DataError: the run has scored none of the pairs.
@@ -122,6 +133,7 @@ def worth_of(
         labelled.users[scored],
         llm=scores(lm_head, heads.num_layers),
         by_layer=by_layer,
+        floors={name: floor[scored] for name, floor in floors.items()},
         run=labelled.scores[scored],
         seed=seed,
     )

@@ -12,6 +12,7 @@ from optirag_core.engine.certificate import Calibration, Candidate
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.evaluation.known import Known
 from optirag_core.evaluation.labels import LabelledScores
+from optirag_core.evaluation.predictors import predictions
 from optirag_core.evaluation.scored_run import ScoredRun
 from optirag_core.evaluation.summary import summarize
 from optirag_core.evaluation.worth import worth
@@ -96,7 +97,7 @@ def world():
 @pytest.fixture(scope="session")
 def summary(world):
     known, scored = world
-    return summarize(scored, known, RUN, exit_layers=(2, 4), num_layers=6, seed=0)
+    return summarize(scored, predictions(known, scored.pairs), RUN, exit_layers=(2, 4), num_layers=6, seed=0)
 
 
 @pytest.fixture(scope="session")
@@ -110,7 +111,8 @@ def summary_with_worth(world, summary):
         for row, (layer, share) in zip(noise, weights.items(), strict=True)
     }
     llm = 0.3 * scored.scores + 0.7 * noise[3]
-    measured = worth(scored.labels, scored.users, llm=llm, by_layer=by_layer, run=scored.scores, seed=0)
+    floors = {"user mean": noise[0]}
+    measured = worth(scored.labels, scored.users, llm=llm, by_layer=by_layer, floors=floors, run=scored.scores, seed=0)
     return replace(summary, worth=measured)
 
 

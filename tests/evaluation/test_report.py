@@ -9,7 +9,7 @@ import pytest
 
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.evaluation.bootstrap import Difference
-from optirag_core.evaluation.predictors import PREDICTORS
+from optirag_core.evaluation.predictors import PREDICTORS, predictions
 from optirag_core.evaluation.report import ReportContext, console_table, write_report
 from optirag_core.evaluation.summary import summarize
 
@@ -178,7 +178,8 @@ def test_names_the_floors_that_win(render, summary, losing):
 def test_a_registered_predictor_enters_the_report_by_itself(render, world):
     known, scored = world
     predictors = PREDICTORS | {"oracle": lambda known, pairs: np.where(scored.labels == 1, 0.9, 0.1)}
-    summary = summarize(scored, known, RUN, exit_layers=(2, 4), num_layers=6, seed=0, predictors=predictors)
+    floors = predictions(known, scored.pairs, predictors)
+    summary = summarize(scored, floors, RUN, exit_layers=(2, 4), num_layers=6, seed=0)
     page = Page(render(summary))
     assert f"does not beat 1 of {len(PREDICTORS) + 1} floors: oracle." in page.text
     assert f"Oracle beats the model by {1 - summary.model.auc:.4f} AUC" in page.text
@@ -191,7 +192,8 @@ def test_a_registered_predictor_enters_the_report_by_itself(render, world):
 def test_one_class_has_no_roc_and_no_verdict_on_floors(render, world):
     known, scored = world
     liked = replace(scored, labels=np.ones_like(scored.labels))
-    summary = summarize(liked, known, RUN, exit_layers=(2, 4), num_layers=6, seed=0)
+    floors = predictions(known, liked.pairs)
+    summary = summarize(liked, floors, RUN, exit_layers=(2, 4), num_layers=6, seed=0)
     page = Page(render(summary))
     assert "nothing can be ranked" in page.text
     assert "ROC curve" not in page.text
@@ -207,6 +209,7 @@ def test_says_what_the_llm_is_worth(render, summary_with_worth):
         f"LLM alone {worth.llm.auc:.4f}",
         f"Both {worth.both.auc:.4f}",
         f"Both less evidence alone {worth.over_evidence.auc.value:+.4f}",
+        f"LLM alone less user mean {worth.llm_over_floors['user mean'].auc.value:+.4f}",
         f"{worth.over_evidence.log_loss.low:+.4f} to {worth.over_evidence.log_loss.high:+.4f}",
         f"Run less full depth {worth.exits.auc.value:+.4f}",
     ):

@@ -30,8 +30,10 @@ RECORDED = {  # of the planted world: AUC, log loss, calibration error
 }
 
 
-def summarized(rows, known=KNOWN, **changes):
-    return summarize(labelled(rows), known, RUN, **({"exit_layers": (2, 4, 5), "num_layers": 6, "seed": 0} | changes))
+def summarized(rows, known=KNOWN, predictors=PREDICTORS, **changes):
+    scored = labelled(rows)
+    floors = predictions(known, scored.pairs, predictors)
+    return summarize(scored, floors, RUN, **({"exit_layers": (2, 4, 5), "num_layers": 6, "seed": 0} | changes))
 
 
 def test_parts_by_hand():
@@ -56,7 +58,9 @@ def test_figures_of_the_planted_world_are_the_recorded_ones(summary):
 
 def test_throughput_is_the_runs_own_where_it_scored_more_pairs_than_have_labels():
     run = replace(RUN, scored=600, scorer_seconds=30.0, pairs_per_scorer_second=20.5)
-    summary = summarize(labelled(ROWS), KNOWN, run, exit_layers=(2, 4), num_layers=6, seed=0)
+    scored = labelled(ROWS)
+    floors = predictions(KNOWN, scored.pairs)
+    summary = summarize(scored, floors, run, exit_layers=(2, 4), num_layers=6, seed=0)
     assert summary.model.pairs == 4
     assert summary.run.pairs_per_scorer_second == 20.5
 
@@ -135,7 +139,8 @@ def test_another_file_is_no_summary(text, message):
 
 def test_same_seed_same_summary(world, summary):
     known, scored = world
-    again, other = (summarize(scored, known, RUN, exit_layers=(2, 4), num_layers=6, seed=seed) for seed in (0, 1))
+    floors = predictions(known, scored.pairs)
+    again, other = (summarize(scored, floors, RUN, exit_layers=(2, 4), num_layers=6, seed=seed) for seed in (0, 1))
     assert again == summary
     assert other.model.auc_interval != summary.model.auc_interval
 

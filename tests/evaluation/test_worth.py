@@ -39,13 +39,15 @@ def planted(seed=0, num_users=600, *, of_llm):
 
 
 def test_four_pairs_by_hand():
-    found = worth(LABELS, USERS, llm=SWAPPED, by_layer={4: RISING, 0: SWAPPED, 2: RISING}, run=SWAPPED, seed=0)
+    by_layer = {4: RISING, 0: SWAPPED, 2: RISING}
+    found = worth(LABELS, USERS, llm=SWAPPED, by_layer=by_layer, floors={"best": RISING}, run=SWAPPED, seed=0)
     assert (found.llm.auc, found.evidence.auc, found.both.auc) == (0.5, 0.5, 0.75)
     # User a's losses are -ln 0.9 - ln 0.4 and, swapped, -ln 0.6 - ln 0.1; user b's are equal.
     loss = -math.log(0.9 * 0.4 / (0.6 * 0.1)) / 4
     assert found.over_evidence == Gain((0.25, 0.0, 1.0), pytest.approx((loss, 2.0 * loss, 0.0)))
     assert found.over_llm == found.over_evidence
     assert found.exits == Gain((-0.25, -1.0, 0.0), pytest.approx((-loss, 0.0, -2.0 * loss)))
+    assert found.llm_over_floors == {"best": found.exits}
     assert list(found.layers) == [0, 2, 4]
     assert found.layers == {layer: binary_metrics(LABELS, [SWAPPED, RISING][layer > 0]) for layer in (0, 2, 4)}
 
@@ -130,7 +132,9 @@ def test_heads_are_read_at_the_scored_pairs(model, num_features):
     features, heads = features_of(model, pairs=pairs, evidence=num_features > 0), trained(model, num_features)
     lm_head = lm_answer_head(model, ANSWERS)
 
-    found = worth_of(features, heads, lm_head, SCORED, seed=3)
+    floor = np.array([0.8, 0.5, 0.4, 0.3])
+
+    found = worth_of(features, heads, lm_head, SCORED, floors={"floor": floor}, seed=3)
 
     def by_hand(head, layer):
         """p(yes) of a y, b y, b z, one by one."""
@@ -144,16 +148,19 @@ def test_heads_are_read_at_the_scored_pairs(model, num_features):
     layers = (0, 1, 3, 4) if num_features else (1, 3, 4)
     expected = worth(
         [1, 1, 0], ["a", "b", "b"], llm=by_hand(lm_head, 4), run=np.float32([0.9, 0.7, 0.2]), seed=3,
-        by_layer={layer: by_hand(heads[layer], layer) for layer in layers},
+        by_layer={layer: by_hand(heads[layer], layer) for layer in layers}, floors={"floor": floor[[0, 2, 3]]},
     )  # fmt: skip
     losses = [{layer: metrics.log_loss for layer, metrics in each.layers.items()} for each in (found, expected)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
     assert found.llm.log_loss == pytest.approx(expected.llm.log_loss, abs=1e-6)
     assert found.exits.log_loss == pytest.approx(expected.exits.log_loss, abs=1e-6)
+    assert found.llm_over_floors["floor"].log_loss == pytest.approx(
+        expected.llm_over_floors["floor"].log_loss, abs=1e-6
+    )
     assert (found.both is None) == (num_features == 0)
 
 
 def test_features_of_other_pairs_are_refused(model):
     features = features_of(model, pairs=[("c", "y")], evidence=False)
     with pytest.raises(DataError, match=r"scored none of the test pairs.*requests\.max_users"):
-        worth_of(features, trained(model, 0), lm_answer_head(model, ANSWERS), SCORED, seed=0)
+        worth_of(features, trained(model, 0), lm_answer_head(model, ANSWERS), SCORED, floors={}, seed=0)
