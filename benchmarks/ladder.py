@@ -91,8 +91,8 @@ def _data_rung(settings: Settings) -> dict[str, Any]:
 
 def _planted_rung(given: argparse.Namespace) -> dict[str, Any]:
     settings = PretrainedSettings(
-        epochs=given.epochs, batch_tokens=given.batch_tokens, learning_rate=given.learning_rate,
-        lora=LoraSettings(modules=tuple(given.modules)),
+        tuning=given.tuning, epochs=given.epochs, batch_tokens=given.batch_tokens, learning_rate=given.learning_rate,
+        lora=LoraSettings(rank=given.rank, alpha=2 * given.rank, modules=tuple(given.modules)),
     )  # fmt: skip
     return {
         "settings": settings.model_dump(mode="json", exclude={"path"}),
@@ -107,7 +107,8 @@ def _planted(given: argparse.Namespace, settings: PretrainedSettings, seed: int)
     untouched = _tested(model, test, answers)
     steps: list[Step] = []
     started = time.perf_counter()
-    tuned = tune_llm(model, train, answers, settings, seed=seed, lora=settings.lora, on_step=steps.append)
+    lora = settings.lora if settings.tuning == "lora" else None
+    tuned = tune_llm(model, train, answers, settings, seed=seed, lora=lora, on_step=steps.append)
     seconds = time.perf_counter() - started
     return {
         "prompts": len(train),
@@ -160,6 +161,8 @@ def _arguments() -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--llm", default=SMOLLM2, help="as llm.pretrained.path; this and what follows: of planted")
     parser.add_argument("--shots", type=int, default=800, help="prompts to learn from")
     parser.add_argument("--test", type=int, default=200, help="prompts to test on")
+    parser.add_argument("--tuning", choices=("lora", "full"), default="lora")
+    parser.add_argument("--rank", type=int, default=8, help="of a LoRA; alpha is twice that")
     parser.add_argument("--modules", nargs="+", default=["q_proj", "v_proj"], help="layers that get an adapter")
     parser.add_argument("--learning_rate", type=float, default=1e-3)
     parser.add_argument("--batch_tokens", type=int, default=500)
