@@ -37,7 +37,8 @@ from optirag_core.evaluation.known import Known
 from optirag_core.evaluation.metrics import binary_metrics
 from optirag_core.evaluation.predictors import predictions
 from optirag_core.prompting.tokens import AnswerIds, PieceEncoder
-from optirag_core.training.llm import Step, answer_scores, tune_llm
+from optirag_core.training.answers import answer_scores
+from optirag_core.training.llm import Progress, tune_llm
 from optirag_core.training.packing import Sample
 from optirag_core.training.pretrained import pretrained_place
 from ray_jobs import tune_llm as tuning
@@ -105,10 +106,10 @@ def _planted(given: argparse.Namespace, settings: PretrainedSettings, seed: int)
     model, tokenizer = load_llm(pretrained_place(given.llm), dtype="float32")
     train, test, answers = _planted_samples(tokenizer, given.shots, given.test, seed)
     untouched = _tested(model, test, answers)
-    steps: list[Step] = []
+    steps: list[Progress] = []
     started = time.perf_counter()
     lora = settings.lora if settings.tuning == "lora" else None
-    tuned = tune_llm(model, train, answers, settings, seed=seed, lora=lora, on_step=steps.append)
+    tuned = tune_llm(model, train, answers, settings, seed=seed, lora=lora, on_step=steps.append).llm
     seconds = time.perf_counter() - started
     return {
         "prompts": len(train),

@@ -45,6 +45,8 @@ MADE_BY = {
     "reports": "evaluate",
 }
 """Kind -> the job that makes it."""
+TRAININGS = ".training"
+"""Below it lie the checkpoints of trainings that are not finished: one kind per recipe."""
 
 
 @dataclass(frozen=True)
@@ -107,15 +109,28 @@ class Workspace:
             parents: kind -> digest of each artifact it was made from.
             metrics: numbers worth keeping beside it.
         """
+        self.publish(kind, version, files, config=config, parents=parents, metrics=metrics)
+        return self.open(kind, version)
+
+    def publish(
+        self,
+        kind: str,
+        version: str,
+        files: Path,
+        *,
+        config: Mapping[str, Any],
+        parents: Mapping[str, str],
+        metrics: Mapping[str, Any],
+    ) -> None:
+        """`save` without reading back what was written."""
         manifest = compose_manifest(kind, version, describe(files), config=config, parents=parents, metrics=metrics)
         if isinstance(self._storage, LocalStorage):
-            self._publish_local(self._storage.root / kind, version, files, manifest)
+            self._publish_local(kind, version, files, manifest)
         else:
             # The manifest of an older attempt must not stand beside the files of this one.
             self._storage.delete(f"{kind}/{version}/{MANIFEST}")
             self._send(files, f"{kind}/{version}", manifest)
         self._storage.write(f"{kind}/{LATEST}", version.encode())
-        return self.open(kind, version)
 
     def has(self, kind: str, version: str | None = None) -> bool:
         """Whether the artifact (by default the newest of its kind) exists; nothing is verified."""
@@ -144,9 +159,9 @@ class Workspace:
         if version is not None and _is_name(version):
             text = self._storage.read(f"{kind}/{version}/{MANIFEST}")
         if text is None:
-            wanted = kind if version is None else f"{kind}/{version}"
+            wanted, job = kind if version is None else f"{kind}/{version}", MADE_BY.get(kind, "JOB")
             raise ArtifactMissing(
-                f"workspace {self.uri} has no {wanted}: run `python -m ray_jobs.{MADE_BY[kind]}` with the same "
+                f"workspace {self.uri} has no {wanted}: run `python -m ray_jobs.{job}` with the same "
                 "--config and --workspace first"
             )
         origin = f"{self._storage.uri}/{kind}/{version}"
@@ -158,18 +173,29 @@ class Workspace:
             path = self._copy(kind, version, manifest, origin)
         return Artifact(kind=kind, path=path, manifest=manifest)
 
+    def remove(self, kind: str, version: str | None = None) -> None:
+        """Delete one version, or all of a kind; nothing happens where there is none."""
+        folder = kind if version is None else f"{kind}/{version}"
+        for path in sorted(self._storage.list(folder), key=lambda path: not path.endswith(MANIFEST)):  # no artifact now
+            self._storage.delete(path)
+        if isinstance(self._storage, LocalStorage):
+            shutil.rmtree(self._storage.root / folder, ignore_errors=True)
+            with suppress(OSError):  # it holds others
+                (self._storage.root / folder).parent.rmdir()
+
     def _send(self, files: Path, folder: str, manifest: Mapping[str, Any]) -> None:
         for path in sorted(files.rglob("*")):
             if not path.is_dir():
                 self._storage.upload(path, f"{folder}/{path.relative_to(files).as_posix()}")
         self._storage.write(f"{folder}/{MANIFEST}", manifest_text(manifest).encode())
 
-    def _publish_local(self, folder: Path, version: str, files: Path, manifest: Mapping[str, Any]) -> None:
+    def _publish_local(self, kind: str, version: str, files: Path, manifest: Mapping[str, Any]) -> None:
         """Show the whole folder at once."""
+        folder = self._storage.root / kind
         target = folder / version
         staging, replaced = (folder / f".{state}-{uuid.uuid4().hex}" for state in ("staging", "replaced"))
         try:
-            self._send(files, f"{folder.name}/{staging.name}", manifest)
+            self._send(files, f"{kind}/{staging.name}", manifest)
             with named(target):
                 if target.exists():  # same version = same settings and parents: the newer attempt replaces the older
                     target.rename(replaced)
@@ -180,7 +206,7 @@ class Workspace:
 
     def _copy(self, kind: str, version: str, manifest: Mapping[str, Any], origin: str) -> Path:
         """This machine's copy: made by the first process that needs it, and made anew where it was damaged."""
-        entry = cache_folder() / f"{kind}-{version}-{manifest['checksum'][:12]}"
+        entry = cache_folder() / f"{kind.replace('/', '-')}-{version}-{manifest['checksum'][:12]}"
         with suppress(FileNotFoundError):
             os.utime(entry)  # used today
         if not _is_intact(entry, manifest):

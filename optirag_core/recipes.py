@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from optirag_core import __version__
-from optirag_core.artifacts import Artifact, Workspace
+from optirag_core.artifacts import TRAININGS, Artifact, Workspace
 from optirag_core.config.section import Section
 from optirag_core.config.settings import Settings
 from optirag_core.errors import ArtifactCorrupt
@@ -43,6 +43,11 @@ class Recipe:
         """Name of the artifact: 12 hex digits."""
         return digest_of({"config": self.config, "parents": self.parents, "code": __version__})[:12]
 
+    @property
+    def training(self) -> str:
+        """Where the checkpoints of its training lie; they go when it is made."""
+        return f"{TRAININGS}/{self.kind}-{self.version}"
+
     def made(self, workspace: Workspace) -> Artifact | None:
         """The artifact, now the newest of its kind, where an earlier job has made it whole; else None."""
         if not workspace.has(self.kind, self.version):
@@ -53,12 +58,17 @@ class Recipe:
             log.warning("warning: %s", error)
             return None
         workspace.select(self.kind, self.version)
+        workspace.remove(self.training)
         log.info("%s/%s is there already: nothing to do", self.kind, self.version)
         return artifact
 
     def save(self, workspace: Workspace, files: Path, metrics: Mapping[str, Any]) -> Artifact:
         """Publish the folder `files` as this artifact."""
-        return workspace.save(self.kind, self.version, files, config=self.config, parents=self.parents, metrics=metrics)
+        artifact = workspace.save(
+            self.kind, self.version, files, config=self.config, parents=self.parents, metrics=metrics
+        )
+        workspace.remove(self.training)
+        return artifact
 
 
 def dataset_recipe(settings: Settings, raw_files: Mapping[str, str]) -> Recipe:

@@ -31,7 +31,7 @@ def train_exit_heads(settings: Settings) -> Artifact:
     recipe = exit_heads_recipe(settings, artifacts.digests)
     if done := recipe.made(artifacts.workspace):
         return done
-    with ray_session(settings.ray), fit(_loop, settings, artifacts, "exit_heads", unit="epoch") as (files, metrics):
+    with ray_session(settings.ray), fit(_loop, settings, artifacts, recipe, unit="epoch") as (files, metrics):
         artifact = recipe.save(artifacts.workspace, files, metrics)
     losses = (metrics["validation_loss_of_copy"], metrics["validation_loss"])
     for layer, copy, trained in zip(metrics["layers"], *losses, strict=True):
@@ -57,7 +57,7 @@ def _loop(config: dict[str, Any]) -> None:
     train(
         heads, samples, settings.exit_heads,
         seed=settings.seed, vocabulary=vocabulary, validation=validation,
-        rank=worker.rank, world_size=worker.world_size,
+        workers=worker.workers, checkpoints=worker.checkpoints,
         on_epoch=lambda epoch, loss: worker.progress(epoch, settings.exit_heads.epochs, loss=loss),
     )  # fmt: skip
     metrics = {

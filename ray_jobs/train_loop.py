@@ -1,9 +1,11 @@
 """One Ray Train run: a loop on the workers of `training.<kind>`, whose rank 0 hands back files and metrics.
 
-Workers open exactly the artifacts that the driver has opened, by version and digest.
+Workers open exactly the artifacts that the driver has opened, by version and digest. Where some are lost, all of them
+start again and go on from the last checkpoint; so does the next driver with the same recipe.
 """
 
 import json
+import logging
 import shutil
 import tempfile
 import uuid
@@ -15,19 +17,24 @@ from typing import Any
 
 import pyarrow.fs
 import ray.train
+import ray.train.torch
 import torch
-from ray.train import Checkpoint, RunConfig, ScalingConfig
+from ray.train import Checkpoint, Result, RunConfig, ScalingConfig, WorkerGroupError
 from ray.train.torch import TorchTrainer
 
-from optirag_core.artifacts import scratch_folder
-from optirag_core.config.run import WorkersSettings
+from optirag_core.artifacts import Workspace, scratch_folder
+from optirag_core.config.run import LlmWorkersSettings, WorkersSettings
 from optirag_core.config.settings import Settings
 from optirag_core.config_file import settings_from
-from optirag_core.errors import ArtifactMismatch
+from optirag_core.errors import ArtifactMismatch, ConfigError
 from optirag_core.inference.opening import Artifacts, open_artifacts
-from optirag_core.recipes import prompt_config
+from optirag_core.recipes import Recipe, prompt_config
+from optirag_core.training.checkpoints import Checkpoints
+from optirag_core.training.workers import Workers
 from ray_jobs.progress import Reporter, progress_bar
+from ray_jobs.session import own_error
 
+log = logging.getLogger(__name__)
 METRICS_FILE = "metrics.json"
 
 
@@ -37,10 +44,17 @@ class Worker:
 
     settings: Settings
     artifacts: Artifacts  # those that the driver has opened
-    rank: int
-    world_size: int
-    device: torch.device
+    workers: Workers
+    checkpoints: Checkpoints
     progress: Reporter
+
+    @property
+    def rank(self) -> int:
+        return self.workers.rank
+
+    @property
+    def device(self) -> torch.device:
+        return self.workers.device
 
 
 @contextmanager
@@ -48,7 +62,7 @@ def fit(
     loop: Callable[[dict[str, Any]], None],
     settings: Settings,
     artifacts: Artifacts,
-    kind: str,
+    recipe: Recipe,
     *,
     unit: str,
     weights: str | None = None,
@@ -58,21 +72,22 @@ def fit(
     Args:
         loop: calls `start_worker` on its argument first and `results` last.
         artifacts: the parents of what is trained.
-        kind: what is trained: a field of `TrainingSettings`.
+        recipe: of what is trained; its kind is a field of `TrainingSettings`.
         weights: digest of a pretrained LLM's files.
 
     Yields:
         The folder of files and the metrics; both are gone after the block.
     """
     # Ray Train resumes a finished run of the same place and name silently, and trains nothing: a new place for each.
-    storage = f"{settings.workspace}/.train-{uuid.uuid4().hex[:12]}"
-    workers: WorkersSettings = getattr(settings.training, kind)
-    config = {"settings": settings.model_dump(mode="json"), "pins": artifacts.pins, "kind": kind, "weights": weights}
-    config |= {"prompt": prompt_config(settings)}
+    storage = f"{settings.workspace}/{recipe.training}/ray-{uuid.uuid4().hex[:12]}"
+    workers: WorkersSettings = getattr(settings.training, recipe.kind)
+    config = {
+        "settings": settings.model_dump(mode="json"), "pins": artifacts.pins, "prompt": prompt_config(settings),
+        "kind": recipe.kind, "training": recipe.training, "weights": weights,
+    }  # fmt: skip
     try:
-        with progress_bar(kind, unit) as board:
-            run_config = RunConfig(name=kind, storage_path=storage)
-            result = _trainer(loop, config | {"board": board}, workers, run_config).fit()
+        with progress_bar(recipe.kind, unit) as board:
+            result = _fitted(loop, config | {"board": board}, workers, storage, settings.training.max_failures)
         with scratch_folder() as folder:
             result.checkpoint.to_directory(str(folder))
             if not workers.num_workers:  # in-process nothing is uploaded: the checkpoint is the worker's folder
@@ -85,6 +100,30 @@ def fit(
         filesystem, path = pyarrow.fs.FileSystem.from_uri(storage)
         if filesystem.get_file_info(path).type == pyarrow.fs.FileType.Directory:
             filesystem.delete_dir(path)
+
+
+def _fitted(
+    loop: Callable[[dict[str, Any]], None], config: dict[str, Any], workers: WorkersSettings, storage: str,
+    max_failures: int,
+) -> Result:  # fmt: skip
+    """Lost workers are replaced; an error that the loop raised ends the run at once, as it would come again.
+
+    Ray Train's own `FailureConfig` does not tell the two apart.
+    """
+    for failures in range(max_failures + 1):
+        run_config = RunConfig(name=f"{config['kind']}-{failures}", storage_path=storage)
+        try:
+            return _trainer(loop, config, workers, run_config).fit()
+        except WorkerGroupError as error:
+            # What Ray found by itself, e.g. a failed health check; what the loop raised is of another module.
+            lost = [each for each in error.worker_failures.values() if type(each).__module__.startswith("ray.")]
+            if own_error(error) or not lost or failures == max_failures:
+                raise
+            log.warning(
+                "warning: %s: a worker was lost (%d of at most %d times), going on from the last checkpoint: %s",
+                config["kind"], failures + 1, max_failures, " ".join(str(lost[0]).split()),
+            )  # fmt: skip
+    raise AssertionError("the last try returns or raises")
 
 
 def _trainer(
@@ -118,14 +157,25 @@ def start_worker(config: Mapping[str, Any]) -> Worker:
     workers: WorkersSettings = getattr(settings.training, config["kind"])
     torch.set_num_threads(workers.torch_threads)
     context = ray.train.get_context()
-    rank = context.get_world_rank()
+    place = Workers(
+        rank=context.get_world_rank(),
+        size=context.get_world_size(),
+        device=ray.train.torch.get_device() if workers.num_gpus_per_worker else torch.device("cpu"),
+        parallelism=workers.parallelism if isinstance(workers, LlmWorkersSettings) else "ddp",
+    )
+    if workers.num_gpus_per_worker and place.device.type == "cpu":
+        raise ConfigError(
+            f"training.{config['kind']}.num_gpus_per_worker is {workers.num_gpus_per_worker}, but torch finds no GPU "
+            "here: set it to 0, or run where there is one"
+        )
     return Worker(
         settings,
         open_artifacts(settings, *config["pins"], pins=config["pins"]),
-        rank=rank,
-        world_size=context.get_world_size(),
-        device=torch.device("cuda" if workers.num_gpus_per_worker else "cpu"),
-        progress=Reporter(config["board"] if rank == 0 else None),
+        place,
+        Checkpoints(
+            Workspace(settings.workspace, settings.storage), config["training"], every_s=settings.training.checkpoint_s
+        ),
+        progress=Reporter(config["board"] if place.rank == 0 else None),
     )
 
 

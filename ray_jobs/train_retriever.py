@@ -35,7 +35,7 @@ def train_retriever(settings: Settings) -> Artifact:
 
 
 def _trained(settings: Settings, artifacts: Artifacts, recipe: Recipe) -> Artifact:
-    with ray_session(settings.ray), fit(_loop, settings, artifacts, "retriever", unit="epoch") as (files, metrics):
+    with ray_session(settings.ray), fit(_loop, settings, artifacts, recipe, unit="epoch") as (files, metrics):
         artifact = recipe.save(artifacts.workspace, files, metrics)
     log.info(
         "retriever: Recall@20 %.4f (popularity %.4f), NDCG@20 %.4f (popularity %.4f), %d epochs",
@@ -53,14 +53,15 @@ def _loop(config: dict[str, Any]) -> None:
     held_out = dataset.interactions.filter(pc.equal(dataset.interactions["split"], "validation"))
     trained = train(
         graph, held_out, settings,
-        seed=worker.settings.seed, rank=worker.rank, world_size=worker.world_size,
+        seed=worker.settings.seed, workers=worker.workers, checkpoints=worker.checkpoints,
         on_epoch=lambda epoch, losses: worker.progress(epoch + 1, settings.max_epochs, **losses),
     )  # fmt: skip
-    metrics = dict(trained.metrics)
-    if worker.rank == 0:
-        metrics |= retrieval_metrics(trained.user_embeddings, trained.item_embeddings, graph, held_out)
+    metrics = {}
+    if trained:
+        ranked = retrieval_metrics(trained.user_embeddings, trained.item_embeddings, graph, held_out)
+        metrics = {**trained.metrics, **ranked}
     with results(worker, metrics) as folder:
-        if folder:
+        if trained:
             save_vectors(folder, "user", graph.user_ids, trained.user_embeddings)
             save_vectors(folder, "item", graph.item_ids, trained.item_embeddings)
 

@@ -19,7 +19,8 @@ from optirag_core.evaluation.metrics import binary_metrics
 from optirag_core.inference.opening import open_artifacts
 from optirag_core.inference.parts import open_assembler
 from optirag_core.recipes import llm_recipe
-from optirag_core.training.llm import Step, answer_scores, llama_from_scratch
+from optirag_core.training.answers import answer_scores
+from optirag_core.training.llm import TunedLlm, llama_from_scratch
 from optirag_core.training.llm import tune_llm as tune
 from optirag_core.training.packing import Sample
 from optirag_core.training.pretrained import pretrained_place, weights_digest
@@ -27,7 +28,7 @@ from optirag_core.training.samples import few_shots, labelled_samples
 from optirag_core.training.tokenizer import scratch_tokenizer
 from ray_jobs.command import run_job
 from ray_jobs.session import ray_session
-from ray_jobs.train_loop import fit, results, start_worker
+from ray_jobs.train_loop import Worker, fit, results, start_worker
 
 log = logging.getLogger(__name__)
 VALIDATION_USERS = 500
@@ -42,7 +43,7 @@ def tune_llm(settings: Settings) -> Artifact:
     recipe = llm_recipe(settings, artifacts.digests, weights)
     if done := recipe.made(artifacts.workspace):
         return done
-    training = fit(_loop, settings, artifacts, "llm", unit="step", weights=weights)
+    training = fit(_loop, settings, artifacts, recipe, unit="step", weights=weights)
     with ray_session(settings.ray), training as (files, metrics):
         artifact = recipe.save(artifacts.workspace, files, metrics)
     log.info(
@@ -63,41 +64,45 @@ def _loop(config: dict[str, Any]) -> None:
     mine = dataset.of_role("llm")
     held_out = labelled_samples(assembler, mine, "validation", max_users=VALIDATION_USERS)
     samples = _shots(settings, labelled_samples(assembler, mine, "tune"))
-    validation_losses: list[float] = []
-
-    def on_step(step: Step) -> None:
-        worker.progress(step.number, step.total, loss=step.loss)
-        if step.validation_loss is not None:
-            validation_losses.append(step.validation_loss)
-
-    model.to(worker.device)
+    cold = []
+    if tuning.cold_start_epochs:
+        cold = _shots(settings, labelled_samples(assembler, mine, "tune", similar=False))
+    tuned = TunedLlm(model, [])
     if llm.init == "scratch" or llm.pretrained.tuning != "none":
-        cold = []
-        if tuning.cold_start_epochs:
-            cold = _shots(settings, labelled_samples(assembler, mine, "tune", similar=False))
-        pretrained = llm.pretrained if llm.init == "pretrained" else None
-        model = tune(
-            model, samples, answers, tuning,
-            seed=settings.seed, lora=pretrained.lora if pretrained and pretrained.tuning == "lora" else None,
-            cold_start_samples=cold, validation=held_out if tuning.select_epoch else (),
-            autocast=pretrained is not None and pretrained.dtype == "bfloat16",
-            rank=worker.rank, world_size=worker.world_size, on_step=on_step,
-        )  # fmt: skip
-    if llm.init == "pretrained":
-        model.to(getattr(torch, llm.pretrained.dtype))
-    metrics = {
-        "pretrained": llm.pretrained.path if llm.init == "pretrained" else None,
-        "num_parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "num_prompts": len(samples),
-        "num_answers": sum(len(sample.labels) for sample in samples),
-        "epoch_validation_losses": validation_losses,
-    }
+        tuned = _tuned(worker, model, answers, samples, cold, held_out)
+    del model  # under FSDP it is this worker's part, and the tuned LLM comes to rank 0 whole
+    metrics = {}
     if worker.rank == 0:
-        metrics |= _validation(model, held_out, answers, tuning.batch_tokens)
+        if llm.init == "pretrained":
+            tuned.llm.to(getattr(torch, llm.pretrained.dtype))
+        metrics = {
+            "pretrained": llm.pretrained.path if llm.init == "pretrained" else None,
+            "num_parameters": sum(parameter.numel() for parameter in tuned.llm.parameters()),
+            "num_prompts": len(samples),
+            "num_answers": sum(len(sample.labels) for sample in samples),
+            "epoch_validation_losses": [epoch["validation_loss"] for epoch in tuned.epochs],
+            **_validation(tuned.llm.to(worker.device), held_out, answers, tuning.batch_tokens),
+        }
     with results(worker, metrics) as folder:
         if folder:
-            save_llm(folder, model, tokenizer)
+            save_llm(folder, tuned.llm, tokenizer)
             save_answer_ids(folder, answers)
+
+
+def _tuned(
+    worker: Worker, model: PreTrainedModel, answers: tuple[int, int],
+    samples: Sequence[Sample], cold: Sequence[Sample], held_out: Sequence[Sample],
+) -> TunedLlm:  # fmt: skip
+    settings, tuning = worker.settings, worker.settings.llm.chosen
+    pretrained = settings.llm.pretrained if settings.llm.init == "pretrained" else None
+    return tune(
+        model, samples, answers, tuning,
+        seed=settings.seed, lora=pretrained.lora if pretrained and pretrained.tuning == "lora" else None,
+        cold_start_samples=cold, validation=held_out if tuning.select_epoch else (),
+        autocast=pretrained is not None and pretrained.dtype == "bfloat16",
+        recompute=settings.training.llm.recompute, workers=worker.workers, checkpoints=worker.checkpoints,
+        on_step=lambda step: worker.progress(step.number, step.total, loss=step.loss),
+    )  # fmt: skip
 
 
 def _shots(settings: Settings, samples: Sequence[Sample]) -> Sequence[Sample]:

@@ -32,8 +32,8 @@ class TuningSettings(Section):
     )
     epochs: Count = 1
     max_steps: Count | None = None
-    batch_tokens: Count = Field(4096, description="padded tokens of a batch")
-    batches_per_step: Count = Field(1, description="batches of a worker whose gradients one optimiser step averages")
+    batch_tokens: Count = Field(4096, description="padded tokens of a batch, over all workers")
+    batches_per_step: Count = Field(1, description="batches whose gradients one optimiser step averages")
     learning_rate: Positive = Field(2e-4, description="of AdamW")
     muon_learning_rate: Positive | None = Field(
         None, description="Muon trains the layers' matrices with this rate, AdamW the rest: faster from scratch"

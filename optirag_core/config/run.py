@@ -95,12 +95,27 @@ class WorkersSettings(Section):
     torch_threads: Count = Field(2, description="threads of torch in each worker")
 
 
+class LlmWorkersSettings(WorkersSettings):
+    """The workers that tune the LLM."""
+
+    parallelism: Literal["ddp", "fsdp"] = Field(
+        "ddp", description="ddp: every worker holds the LLM whole; fsdp: its part, for what one GPU cannot hold"
+    )
+    recompute: bool = Field(
+        False, description="keep no activations inside of the layers, compute them again: slower, less memory"
+    )
+
+
 class TrainingSettings(Section):
-    """The resources of each training job. More workers take larger steps of the LLM and the heads; no version tells."""
+    """The resources of each training job; workers train the same in any number, but for rounding and dropout."""
 
     retriever: WorkersSettings = WorkersSettings()
-    llm: WorkersSettings = WorkersSettings()
+    llm: LlmWorkersSettings = LlmWorkersSettings()
     exit_heads: WorkersSettings = WorkersSettings()
+    checkpoint_s: Positive = Field(300.0, description="least time between two checkpoints: what a kill costs")
+    max_failures: Annotated[int, Field(ge=0)] = Field(
+        3, description="how often lost workers are replaced, which go on from the last checkpoint"
+    )
 
 
 class StorageSettings(Section):

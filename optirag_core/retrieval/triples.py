@@ -23,6 +23,11 @@ def sample_triples(graph: BipartiteGraph, *, seed: int) -> Tensor:
         return triples[:, torch.randperm(triples.size(1))]
 
 
+def num_triples(graph: BipartiteGraph) -> int:
+    """Triples of an epoch: B of `sample_triples`."""
+    return int(_has_negative(torch.stack([graph.user_index, graph.item_index]), graph).sum())
+
+
 def fixed_triples(graph: BipartiteGraph, held_out: Tensor, *, seed: int) -> Tensor:
     """Draw one negative for each held-out edge: neither a training nor a held-out item of the user.
 

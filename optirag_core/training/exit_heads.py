@@ -5,21 +5,27 @@ Shapes: A answers, D model width, F evidence features.
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from sklearn.linear_model import LogisticRegression
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from optirag_core.config.exits import ExitHeadsSettings
 from optirag_core.engine.heads import AnswerHead, ExitHeads
 from optirag_core.errors import DataError
+from optirag_core.training.checkpoints import Checkpoints
 from optirag_core.training.exit_features import ExitFeatures
+from optirag_core.training.loop import Step, optimize
+from optirag_core.training.state import Training
+from optirag_core.training.workers import Workers, parallelize
+
+LOSSES = "losses"
+"""Name of the validation losses among a head's weights in a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -73,8 +79,8 @@ def train_exit_heads(
     seed: int,
     vocabulary: Vocabulary | None = None,
     validation: HeadSamples | None = None,
-    rank: int = 0,
-    world_size: int = 1,
+    workers: Workers = Workers(),
+    checkpoints: Checkpoints | None = None,
     on_epoch: Callable[[int, float], None] | None = None,
 ) -> None:
     """Minimise the answers' cross-entropy of every head, with lambda_l = lambda_0 * exp(-beta * depth_l).
@@ -93,23 +99,33 @@ def train_exit_heads(
 
     Raises:
         DataError: there is no answer to learn from.
+        ConfigError: the loss is not finite any more.
     """
-    if len(samples) < world_size:
+    if not len(samples):
         raise DataError("no training sample for the exit heads: raise dataset.split.tune_share or heads_share")
     trained = _trained(heads, settings)
-    kept = _Kept(heads, trained, validation if rank == 0 else None)
+    kept = _Kept(heads, trained, validation if workers.rank == 0 else None)
     if heads.num_features:
         for layer in trained:
             _start(heads, layer, samples)
     kept.offer()
     if heads.num_features:
         kept.offer_evidence_alone()
-    share = samples.take(slice(rank, len(samples) // world_size * world_size, world_size))
-    for epoch, loss in _epochs(heads, trained, share, settings, vocabulary, seed=seed, world_size=world_size):
-        kept.offer()
-        if on_epoch:
-            on_epoch(epoch, loss)
-    kept.restore()
+    if trained:
+        module = parallelize(_HeadsLoss(heads, trained, vocabulary), workers)
+
+        def loss_of(rows: Tensor) -> Tensor:
+            mine, counts = workers.share(rows)
+            return counts * module(samples.take(mine)) * (len(mine) / len(rows))
+
+        training = Training("exit_heads", module, [_optimizer(heads, trained, settings)], kept, workers)
+        steps = _steps(len(samples), settings, seed)
+        for taken in optimize(training, loss_of, steps, seed=seed, checkpoints=checkpoints):
+            if taken.step.ends_epoch:
+                kept.offer()
+                if on_epoch:
+                    on_epoch(taken.number * settings.epochs // len(steps), taken.loss)
+    kept.put_back()
     if settings.single_head:
         for layer in heads.layers:
             heads[layer].load_state_dict(heads[heads.num_layers].state_dict())
@@ -154,35 +170,39 @@ def _trained(heads: ExitHeads, settings: ExitHeadsSettings) -> tuple[int, ...]:
     return (*exits, heads.num_layers) if with_evidence else exits
 
 
-def _epochs(
-    heads: ExitHeads, layers: tuple[int, ...], samples: HeadSamples, settings: ExitHeadsSettings,
-    vocabulary: Vocabulary | None, *, seed: int, world_size: int,
-) -> Iterator[tuple[int, float]]:  # fmt: skip
-    """Train the heads at some layers; yields after each epoch its number and the last step's loss."""
-    parameters = [parameter for layer in layers for parameter in heads[layer].parameters()]
-    if not parameters:
-        return
+class _HeadsLoss(nn.Module):
+    """The heads that are trained, and their losses, in one forward."""
+
+    def __init__(self, heads: ExitHeads, layers: Sequence[int], vocabulary: Vocabulary | None) -> None:
+        super().__init__()
+        self.heads, self.layers, self._vocabulary = heads, layers, vocabulary
+        for layer in layers:
+            heads[layer].requires_grad_(True)
+
+    def forward(self, batch: HeadSamples) -> Tensor:
+        """The heads' mean losses, summed."""
+        if self._vocabulary is None:
+            return sum(head_losses(self.heads, batch, self.layers))
+        return sum(
+            _loss_among_all(self.heads[layer], batch.states[layer], batch, self._vocabulary) for layer in self.layers
+        )
+
+
+def _optimizer(heads: ExitHeads, layers: Sequence[int], settings: ExitHeadsSettings) -> torch.optim.Optimizer:
+    """Adam with each head's own rate, lambda_0 * exp(-beta * depth)."""
     rates = [settings.learning_rate * math.exp(-settings.decay * depth) for depth in range(len(layers))]
     groups = [{"params": heads[layer].parameters(), "lr": rate} for layer, rate in zip(layers, rates, strict=True)]
-    optimizer = torch.optim.Adam(groups)
+    return torch.optim.Adam(groups)
+
+
+def _steps(num_answers: int, settings: ExitHeadsSettings, seed: int) -> list[Step[Tensor]]:
+    """Every epoch's batches: rows of the answers."""
     generator = torch.Generator().manual_seed(seed)
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    for epoch in range(1, settings.epochs + 1):
-        for rows in torch.randperm(len(samples), generator=generator).split(settings.batch_size):
-            batch = samples.take(rows)
-            if vocabulary:
-                loss = sum(_loss_among_all(heads[layer], batch.states[layer], batch, vocabulary) for layer in layers)
-            else:
-                loss = sum(head_losses(heads, batch, layers))
-            loss.backward()
-            if world_size > 1:
-                for parameter in parameters:
-                    dist.all_reduce(parameter.grad)
-                    parameter.grad /= world_size
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        yield epoch, loss.item()
+    steps = []
+    for _ in range(settings.epochs):
+        batches = torch.randperm(num_answers, generator=generator).split(settings.batch_size)
+        steps += [Step([rows], ends_epoch=number == len(batches)) for number, rows in enumerate(batches, start=1)]
+    return steps
 
 
 @torch.no_grad()
@@ -237,6 +257,20 @@ class _Kept:
         self.offer()
         self._heads.load_state_dict(before)
 
-    def restore(self) -> None:
+    def put_back(self) -> None:
         for layer, weights in self._weights.items():
             self._heads[layer].load_state_dict(weights)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        tensors = {f"{layer}/{LOSSES}": losses for layer, losses in self._losses.items()}
+        for layer, weights in self._weights.items():
+            tensors |= {f"{layer}/{name}": tensor for name, tensor in weights.items()}
+        return tensors, {}
+
+    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        for path, tensor in tensors.items():
+            layer, name = path.split("/")
+            if name == LOSSES:
+                self._losses[int(layer)] = tensor.to(self._validation.labels.device)
+            else:
+                self._weights.setdefault(int(layer), {})[name] = tensor

@@ -1,27 +1,26 @@
-"""Instruction tuning of the LLM on answer tokens (paper sections 3 and 5.2).
+"""Instruction tuning of the LLM on answer tokens (paper sections 3 and 5.2)."""
 
-The loss is the cross-entropy of the answer word among the two answer words, exactly what scoring reads. A model from
-scratch may also predict each shown rating from what precedes it: the same forward, many more targets.
-
-Shapes: B rows, T padded tokens, D model width, V vocabulary, A answers, R shown ratings.
-"""
-
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-import torch.distributed as dist
-from torch import Tensor
-from torch.nn import functional
-from torch.optim.lr_scheduler import LambdaLR
+from torch import Tensor, nn
+from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from optirag_core.config.llm import LoraSettings, ShapeSettings, TuningSettings
 from optirag_core.errors import DataError
+from optirag_core.training.answers import AnswerLoss, answer_loss, mean_answer_loss
+from optirag_core.training.checkpoints import Checkpoints
+from optirag_core.training.loop import optimize
 from optirag_core.training.lora import with_lora
-from optirag_core.training.packing import PackedBatch, Sample, pack, plan_batches
-from optirag_core.training.selection import BestWeights
+from optirag_core.training.packing import Sample
+from optirag_core.training.selection import BestWeights, Weights
+from optirag_core.training.state import Training
 from optirag_core.training.steps import plan_steps
+from optirag_core.training.workers import Workers, gathered, parallelize
 
 MAX_GRADIENT_NORM = 1.0
 INITIALIZER_RANGE = 0.04
@@ -29,13 +28,21 @@ INITIALIZER_RANGE = 0.04
 
 
 @dataclass(frozen=True)
-class Step:
-    """Progress of a training: `number` of `total` optimiser steps done."""
+class Progress:
+    """How far a tuning is: `number` of `total` optimiser steps done."""
 
     number: int
     total: int
     loss: float
     validation_loss: float | None = None  # where an epoch ends, mean over the validation answers
+
+
+@dataclass(frozen=True)
+class TunedLlm:
+    """What a tuning ends with."""
+
+    llm: PreTrainedModel | None  # None on other ranks than 0
+    epochs: Sequence[Mapping[str, float | None]]  # the losses of each that was validated
 
 
 def llama_from_scratch(
@@ -71,10 +78,11 @@ def tune_llm(
     cold_start_samples: Sequence[Sample] = (),
     validation: Sequence[Sample] = (),
     autocast: bool = False,
-    rank: int = 0,
-    world_size: int = 1,
-    on_step: Callable[[Step], None] | None = None,
-) -> PreTrainedModel:
+    recompute: bool = False,
+    workers: Workers = Workers(),
+    checkpoints: Checkpoints | None = None,
+    on_step: Callable[[Progress], None] | None = None,
+) -> TunedLlm:
     """Tune all weights or a LoRA, which is merged at the end.
 
     Args:
@@ -85,142 +93,67 @@ def tune_llm(
         validation: where given, the weights of the epoch with the least loss on their answers are kept, or the
             untouched ones where no epoch is better; not those of the last step.
         autocast: compute in bfloat16, whatever the weights are in.
-        rank, world_size: data-parallel worker; torch.distributed is initialised when world_size > 1.
+        recompute: keep no activations inside of the layers, compute them again for the gradients (activation
+            checkpointing, arXiv:1604.06174): more time, less memory.
         on_step: called after every optimiser step.
 
     Raises:
         DataError: there is no sample, or fewer batches than one step takes.
+        ConfigError: the loss is not finite any more.
         ModelError: the LLM has no layers of the names that `lora` gives.
     """
     if not samples:
         raise DataError("no training sample for the LLM: lower dataset.min_history or raise dataset.split.tune_share")
-    plan = plan_steps(cold_start_samples, samples, settings, seed=seed, world_size=world_size)
+    plan = plan_steps(cold_start_samples, samples, settings, seed=seed)
     adapted = with_lora(model, lora, seed=seed) if lora else None
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizers = _optimizers(model, settings)
-    rates = [step.rate for step in plan]
-    schedules = [LambdaLR(each, lambda number: rates[min(number, len(rates) - 1)]) for each in optimizers]
+    whole = _hollow(adapted or model) if workers.sharded else adapted or model
+    if recompute:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    dtype = torch.bfloat16 if autocast else None
+    module = parallelize(AnswerLoss(model, answer_ids, dtype), workers, blocks=model.model.layers, dtype=dtype)
 
     def validation_loss() -> float:
-        with _bfloat16(model, autocast):
-            return _mean_loss(model.eval(), validation[rank::world_size], answer_ids, settings.batch_tokens, world_size)
+        return mean_answer_loss(module, validation, batch_tokens=settings.batch_tokens, workers=workers)
 
-    best = BestWeights(trainable, validation_loss()) if validation else None
-    for number, step in enumerate(plan, start=1):
-        loss = _accumulate_gradients(model.train(), step.batches[rank], answer_ids, settings, autocast=autocast)
-        _take_step(trainable, optimizers, schedules, world_size=world_size)
-        validated = validation_loss() if best and step.ends_epoch else None
-        if validated is not None:
-            best.offer(validated)
+    def trained() -> Weights:
+        return gathered(module, trained_only=True)
+
+    best = BestWeights(trained, validation_loss() if validation else None)
+    training = Training("llm", module, _optimizers(model, settings), best, workers)
+    loss_of = partial(answer_loss, module, rating_weight=settings.history_loss_weight, workers=workers)
+    for taken in optimize(
+        training, loss_of, plan, seed=seed, max_gradient_norm=MAX_GRADIENT_NORM, checkpoints=checkpoints
+    ):
+        validated = None
+        if validation and taken.step.ends_epoch:
+            validated = validation_loss()
+            best.offer({"loss": taken.epoch_loss, "validation_loss": validated})
         if on_step:
-            on_step(Step(number, len(plan), loss, validated))
-    if best:
-        best.restore()
-    tuned = adapted.merge_and_unload() if adapted else model
-    return tuned.eval()
+            on_step(Progress(taken.number, len(plan), taken.loss, validated))
+    if recompute:
+        model.activation_checkpointing_disable()
+    weights = gathered(module, trained_only=False) if workers.sharded else {}
+    if workers.rank:
+        return TunedLlm(None, best.history)
+    if workers.sharded:
+        _fill(whole.get_base_model() if adapted else whole, weights | best.weights)
+    else:
+        set_model_state_dict(module, best.weights, options=StateDictOptions(strict=False))
+    return TunedLlm((whole.merge_and_unload() if adapted else whole).eval(), best.history)
 
 
-def _accumulate_gradients(
-    model: PreTrainedModel, batches: Sequence[Sequence[Sample]], answer_ids: tuple[int, int],
-    settings: TuningSettings, *, autocast: bool,
-) -> float:  # fmt: skip
-    """Add the gradients of the batches' mean loss, and return it."""
-    losses = []
-    for batch in batches:
-        with _bfloat16(model, autocast):
-            loss = answer_loss(model, pack(batch), answer_ids, settings.history_loss_weight)
-        (loss / len(batches)).backward()
-        losses.append(loss.item())
-    return sum(losses) / len(losses)
+def _hollow(model: nn.Module) -> nn.Module:
+    """A copy without weights, to put them together in after a training in parts."""
+    empty = {
+        id(weight): nn.Parameter(torch.empty_like(weight, device="meta"), requires_grad=weight.requires_grad)
+        for weight in model.parameters()
+    }
+    return copy.deepcopy(model, empty)
 
 
-def _take_step(
-    trainable: Sequence[torch.nn.Parameter], optimizers: Sequence[torch.optim.Optimizer],
-    schedules: Sequence[LambdaLR], *, world_size: int,
-) -> None:  # fmt: skip
-    """One step of all workers along their mean gradient, clipped."""
-    if world_size > 1:
-        _average_gradients(trainable, world_size)
-    torch.nn.utils.clip_grad_norm_(trainable, MAX_GRADIENT_NORM)
-    for optimizer, schedule in zip(optimizers, schedules, strict=True):
-        optimizer.step()
-        schedule.step()
-        optimizer.zero_grad(set_to_none=True)
-
-
-def answer_loss(
-    model: PreTrainedModel, batch: PackedBatch, answer_ids: tuple[int, int], history_loss_weight: float
-) -> Tensor:
-    """Mean cross-entropy of the answers, plus the weighted mean of the shown ratings' cross-entropy."""
-    hidden = _hidden_states(model, batch)  # [B, T, D]
-    answers = hidden[batch.answer_rows, batch.answer_columns]  # [A, D]
-    difference = _answer_logits(model, answers, answer_ids)  # [A]
-    loss = functional.binary_cross_entropy_with_logits(difference, batch.labels.to(hidden.device))
-    if history_loss_weight and len(batch.rating_rows):
-        before = hidden[batch.rating_rows, batch.rating_columns - 1]  # [R, D]
-        targets = batch.ids[batch.rating_rows, batch.rating_columns].to(hidden.device)  # [R]
-        loss = loss + history_loss_weight * functional.cross_entropy(model.lm_head(before).float(), targets)
-    return loss
-
-
-def answer_scores(
-    model: PreTrainedModel, samples: Sequence[Sample], answer_ids: tuple[int, int], *, batch_tokens: int
-) -> list[float]:
-    """p(yes) of every candidate of every sample, in order, at full depth."""
-    return _differences(model, samples, answer_ids, batch_tokens).sigmoid().tolist()
-
-
-@torch.inference_mode()
-def _differences(
-    model: PreTrainedModel, samples: Sequence[Sample], answer_ids: tuple[int, int], batch_tokens: int
-) -> Tensor:
-    """z_yes - z_no of every candidate of every sample, in order [A]."""
-    lengths = [sample.num_tokens for sample in samples]
-    found: dict[int, list[float]] = {}
-    for indices in plan_batches(lengths, batch_tokens, torch.Generator().manual_seed(0)):
-        batch = pack([samples[index] for index in indices])
-        answers = _hidden_states(model, batch)[batch.answer_rows, batch.answer_columns]  # [A, D]
-        flat = iter(_answer_logits(model, answers, answer_ids).tolist())
-        found |= {index: [next(flat) for _ in samples[index].labels] for index in indices}
-    return torch.tensor([difference for index in range(len(samples)) for difference in found[index]])
-
-
-def _mean_loss(
-    model: PreTrainedModel,
-    samples: Sequence[Sample],
-    answer_ids: tuple[int, int],
-    batch_tokens: int,
-    world_size: int,
-) -> float:
-    """Mean cross-entropy of the answers of all workers' samples; `samples` are this worker's."""
-    labels = torch.tensor([float(label) for sample in samples for label in sample.labels])
-    differences = _differences(model, samples, answer_ids, batch_tokens) if samples else labels
-    total = functional.binary_cross_entropy_with_logits(differences, labels, reduction="sum").double()
-    sums = torch.stack([total, torch.tensor(len(labels), dtype=torch.float64)]).to(model.device)
-    if world_size > 1:
-        dist.all_reduce(sums)
-    return (sums[0] / sums[1]).item()
-
-
-def _bfloat16(model: PreTrainedModel, enabled: bool) -> torch.autocast:
-    return torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=enabled)
-
-
-def _hidden_states(model: PreTrainedModel, batch: PackedBatch) -> Tensor:
-    """Final-norm hidden states [B, T, D]."""
-    device = model.device
-    return model.model(
-        input_ids=batch.ids.to(device),
-        attention_mask=batch.mask.to(device),
-        position_ids=batch.positions.to(device),
-        use_cache=False,
-    ).last_hidden_state
-
-
-def _answer_logits(model: PreTrainedModel, answers: Tensor, answer_ids: tuple[int, int]) -> Tensor:
-    """[A, D] -> [A] z_yes - z_no."""
-    rows = model.lm_head.weight[list(answer_ids)]  # [2, D]
-    return answers.float() @ (rows[0] - rows[1]).float()
+def _fill(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> None:
+    AnswerLoss(model, (0, 0)).load_state_dict(weights, assign=True)
+    model.tie_weights()
 
 
 def _optimizers(model: PreTrainedModel, settings: TuningSettings) -> list[torch.optim.Optimizer]:
@@ -241,10 +174,3 @@ def _optimizers(model: PreTrainedModel, settings: TuningSettings) -> list[torch.
     rest = [parameter for parameter in trainable if id(parameter) not in taken]
     rate, decay = settings.learning_rate, settings.weight_decay
     return [*optimizers, torch.optim.AdamW(rest, lr=rate, betas=(0.9, 0.98), weight_decay=decay)]
-
-
-def _average_gradients(parameters: Sequence[torch.nn.Parameter], world_size: int) -> None:
-    for parameter in parameters:
-        if parameter.grad is not None:
-            dist.all_reduce(parameter.grad)
-            parameter.grad /= world_size

@@ -8,6 +8,7 @@ Shapes: B rows, T padded tokens, A answers of the batch, R shown ratings of the 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -43,6 +44,9 @@ class PackedBatch:
     labels: Tensor  # [A] float
     rating_rows: Tensor  # [R]
     rating_columns: Tensor  # [R] position of the rating's token
+
+    def to(self, device: torch.device) -> Self:
+        return type(self)(*(tensor.to(device) for tensor in vars(self).values()))
 
 
 def pack(samples: Sequence[Sample]) -> PackedBatch:

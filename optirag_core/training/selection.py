@@ -1,32 +1,51 @@
-"""Which of the weights that a training run passes are kept: those with the least loss on validation samples."""
+"""Which of the weights that a training passes are kept: those of the epoch with the least validation loss."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import torch
+from torch import Tensor
+
+Weights = dict[str, Tensor]
 
 
 class BestWeights:
-    """A copy of the trained weights at their least loss so far; of a LoRA that is the adapters alone."""
+    """The epochs' losses, and a copy of the weights at the least of them.
 
-    def __init__(self, parameters: Iterable[torch.nn.Parameter], loss: float) -> None:
+    Attributes:
+        history: per epoch its losses, as they were offered.
+        epoch: of the weights that are kept, from 0; None: those before the first epoch.
+        loss: theirs; None where there is no validation.
+        weights: theirs, whole, on rank 0.
+    """
+
+    def __init__(self, gather: Callable[[], Weights], loss: float | None = None) -> None:
         """
         Args:
-            loss: of the weights as they are: they stay where no later ones are better.
+            gather: the weights as they are; all workers call it together.
+            loss: of the weights as they are: where it is given they stay, unless later ones are better.
         """
-        self._parameters = list(parameters)
-        self._keep(loss)
-
-    def offer(self, loss: float) -> None:
-        """Take a copy of the weights as they are now if their loss is below all before."""
-        if loss < self.loss:
-            self._keep(loss)
-
-    def restore(self) -> None:
-        """Put the best weights back."""
-        with torch.no_grad():
-            for parameter, copy in zip(self._parameters, self._copies, strict=True):
-                parameter.copy_(copy)
-
-    def _keep(self, loss: float) -> None:
+        self._gather = gather
+        self.history: list[Mapping[str, float | None]] = []
+        self.epoch: int | None = None
         self.loss = loss
-        self._copies = [parameter.detach().clone() for parameter in self._parameters]
+        self.weights: Weights = gather() if loss is not None else {}
+
+    def offer(self, losses: Mapping[str, float | None]) -> None:
+        """Take a copy of the weights as they are now if their `validation_loss` is below all before, or there is none.
+
+        Args:
+            losses: of an epoch, the same for all workers.
+        """
+        loss = losses["validation_loss"]
+        if loss is None or self.loss is None or loss < self.loss:
+            self.epoch, self.loss, self.weights = len(self.history), loss, self._gather()
+        self.history.append(dict(losses))
+
+    def state(self) -> tuple[Weights, dict[str, Any]]:
+        """What a checkpoint keeps: tensors, and JSON values."""
+        return self.weights, {"history": self.history, "epoch": self.epoch, "loss": self.loss}
+
+    def restore(self, weights: Weights, values: Mapping[str, Any]) -> None:
+        """Go on from a `state`."""
+        self.weights, self.history = weights, list(values["history"])
+        self.epoch, self.loss = values["epoch"], values["loss"]

@@ -294,5 +294,3 @@ def test_answers_of_one_kind_do_not_stop_the_training(model):
 def test_too_few_answers_are_an_error(model):
     with pytest.raises(DataError, match="no training sample for the exit heads"):
         train_exit_heads(ExitHeads(model, LAYERS, ANSWERS), random_answers(0), SETTINGS, seed=0)
-    with pytest.raises(DataError, match="no training sample for the exit heads"):
-        train_exit_heads(ExitHeads(model, LAYERS, ANSWERS), random_answers(1), SETTINGS, seed=0, world_size=2)

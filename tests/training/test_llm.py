@@ -4,8 +4,9 @@ from sklearn.metrics import roc_auc_score
 
 from optirag_core.config.llm import LoraSettings, ShapeSettings, TuningSettings
 from optirag_core.errors import DataError
-from optirag_core.training.llm import Step, answer_loss, answer_scores, llama_from_scratch, tune_llm
-from optirag_core.training.packing import pack
+from optirag_core.training.answers import AnswerLoss, answer_loss, answer_scores
+from optirag_core.training.llm import Progress, llama_from_scratch
+from optirag_core.training.llm import tune_llm as tune
 from tests.conftest import tiny_llama
 
 from .conftest import ANSWERS, NO, YES, prompts_of, random_samples, sample
@@ -35,13 +36,21 @@ def auc(model, samples):
     return roc_auc_score(labels, answer_scores(model, samples, ANSWERS, batch_tokens=BATCH_TOKENS))
 
 
+def tune_llm(*args, **kwargs):
+    return tune(*args, **kwargs).llm
+
+
+def loss_of(model, samples, rating_weight):
+    return answer_loss(AnswerLoss(model, ANSWERS), samples, rating_weight=rating_weight)
+
+
 def learner(seed=0):
     return tiny_llama(seed=seed, num_hidden_layers=2, initializer_range=0.05)
 
 
 @pytest.mark.parametrize("muon_learning_rate", [None, 0.01])
 def test_a_planted_rule_is_learned(muon_learning_rate):
-    steps: list[Step] = []
+    steps: list[Progress] = []
     settings = FULL.model_copy(update={"epochs": 4, "muon_learning_rate": muon_learning_rate})
     held_out = planted(100, seed=1)
     assert 0.3 < auc(learner(), held_out) < 0.7
@@ -77,7 +86,7 @@ def test_the_loss_is_that_of_the_answer_among_the_two_words():
     for prompt, label in zip(prompts_of(samples), labels, strict=True):
         logits = model(input_ids=torch.tensor([prompt])).logits[0, -1, [NO, YES]]
         expected.append(-torch.log_softmax(logits, dim=0)[label])
-    loss = answer_loss(model, pack(samples), ANSWERS, 0.0)
+    loss = loss_of(model, samples, 0.0)
     torch.testing.assert_close(loss, torch.stack(expected).mean(), atol=1e-5, rtol=1e-5)
 
 
@@ -86,16 +95,16 @@ def test_the_history_loss_predicts_each_rating_from_what_precedes_it():
     model = tiny_llama()
     first = sample([1, 4, 17, 5, 18], [[6, 2], [9]], [1, 0], [2, 4])
     second = sample([1, 19, 8], [[6, 2]], [1], [1])
-    batch = pack([first, second])
+    batch = [first, second]
     before = [([1, 4], 17), ([1, 4, 17, 5], 18), ([1], 19)]
     targets = [-torch.log_softmax(model(input_ids=torch.tensor([ids])).logits[0, -1], 0)[t] for ids, t in before]
-    added = answer_loss(model, batch, ANSWERS, 0.5) - answer_loss(model, batch, ANSWERS, 0.0)
+    added = loss_of(model, batch, 0.5) - loss_of(model, batch, 0.0)
     torch.testing.assert_close(added, 0.5 * torch.stack(targets).mean(), atol=1e-5, rtol=1e-5)
 
 
 def test_without_shown_ratings_there_is_no_history_loss():
-    model, batch = tiny_llama(), pack([sample([1, 2], [[3]], [1])])
-    assert answer_loss(model, batch, ANSWERS, 1.0) == answer_loss(model, batch, ANSWERS, 0.0)
+    model, batch = tiny_llama(), [sample([1, 2], [[3]], [1])]
+    assert loss_of(model, batch, 1.0) == loss_of(model, batch, 0.0)
 
 
 def test_scores_are_those_of_separate_prompts_in_order():
@@ -144,9 +153,10 @@ def test_no_samples_is_an_error(lora):
         tune_llm(model, [], ANSWERS, FULL, seed=0, lora=lora)
 
 
-def test_fewer_batches_than_workers_is_an_error():
-    with pytest.raises(DataError, match="too few batches for one step of 2 workers with 1 each: lower batch_tokens"):
-        tune_llm(tiny_llama(), planted(2, seed=0), ANSWERS, FULL, seed=0, world_size=2)
+def test_fewer_batches_than_a_step_takes_is_an_error():
+    settings = FULL.model_copy(update={"batches_per_step": 2})
+    with pytest.raises(DataError, match="too few batches for one step of 2: lower batch_tokens"):
+        tune_llm(tiny_llama(), planted(2, seed=0), ANSWERS, settings, seed=0)
 
 
 def test_a_step_starts_without_the_gradients_of_the_one_before():

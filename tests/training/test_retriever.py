@@ -1,12 +1,8 @@
-import json
 import math
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
 
 from optirag_core.config.data import RetrieverSettings
 from optirag_core.errors import ConfigError, DataError
@@ -133,40 +129,11 @@ def test_unknown_validation_edges_are_counted():
 
 
 def test_divergence_is_an_error():
-    with pytest.raises(ConfigError, match=r"lower retriever\.learning_rate"):
+    with pytest.raises(ConfigError, match=r"retriever: the loss became (inf|nan) at step \d; lower the learning_rate"):
         train(SMALL.model_copy(update={"learning_rate": 1e30}))
-
-
-def test_fewer_triples_than_workers_is_an_error(monkeypatch):
-    monkeypatch.setattr(dist, "broadcast", lambda tensor, src: None)
-    graph = build_graph(interactions(("a", "x"), ("b", "y")))
-    with pytest.raises(DataError, match=r"training\.retriever\.num_workers \(3\)"):
-        train_retriever(graph, interactions(), SMALL, seed=0, world_size=3)
 
 
 def test_nothing_to_learn_is_an_error():
     graph = build_graph(interactions(("a", "x"), ("b", "x")))  # nobody has a negative
     with pytest.raises(DataError, match="0 triples"):
         train_retriever(graph, interactions(), SMALL, seed=0)
-
-
-def _train_as_worker(rank, world_size, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=world_size)
-    _, trained = train(SMALL.model_copy(update={"batch_size": 15}), rank=rank, world_size=world_size)
-    (folder / f"{rank}.json").write_text(json.dumps([trained.history, trained.metrics]))
-    save_file({"users": trained.user_embeddings}, folder / f"{rank}.safetensors")
-    dist.destroy_process_group()
-
-
-@pytest.mark.slow
-def test_two_workers_learn_what_one_learns(tmp_path):
-    mp.spawn(_train_as_worker, args=(2, tmp_path), nprocs=2)
-    _, alone = train(SMALL.model_copy(update={"batch_size": 15}))
-    for rank in range(2):
-        history, metrics = json.loads((tmp_path / f"{rank}.json").read_text())
-        assert metrics == {**alone.metrics, "validation_loss": pytest.approx(alone.metrics["validation_loss"], 1e-4)}
-        for came, expected in zip(history, alone.history, strict=True):
-            assert came == pytest.approx(expected, rel=1e-4)
-        users = load_file(tmp_path / f"{rank}.safetensors")["users"]
-        torch.testing.assert_close(users, alone.user_embeddings, atol=1e-3, rtol=0)

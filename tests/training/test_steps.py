@@ -16,12 +16,12 @@ def samples(number, first=0):
     return [sample([first + index] * 9, [[2]], [1]) for index in range(number)]
 
 
-def plan(cold, main, *, world_size=1, seed=0, **changes):
-    return plan_steps(cold, main, SETTINGS.model_copy(update=changes), seed=seed, world_size=world_size)
+def plan(cold, main, *, seed=0, **changes):
+    return plan_steps(cold, main, SETTINGS.model_copy(update=changes), seed=seed)
 
 
 def named(step):
-    return [[[each.group.prefix[0] for each in batch] for batch in worker] for worker in step.batches]
+    return [[each.group.prefix[0] for each in batch] for batch in step.batches]
 
 
 def test_the_rate_rises_over_the_warm_up_and_falls_by_a_cosine():
@@ -36,15 +36,15 @@ def test_every_epoch_holds_every_sample_once():
     steps = plan([], samples(6))
     assert [step.ends_epoch for step in steps] == [False, False, True, False, False, True]
     for epoch in (steps[:3], steps[3:]):
-        names = [name for step in epoch for name in named(step)[0][0]]
+        names = [name for step in epoch for name in named(step)[0]]
         assert sorted(names) == [0, 1, 2, 3, 4, 5]
 
 
-def test_a_step_takes_several_batches_of_each_worker():
-    """2 epochs of 4 batches are 8 batches; 2 workers with 2 each take 4 a step, one epoch."""
-    steps = plan([], samples(8), world_size=2, batches_per_step=2)
-    assert [[len(worker) for worker in step.batches] for step in steps] == [[2, 2], [2, 2]]
-    assert sorted(name for worker in named(steps[0]) for batch in worker for name in batch) == list(range(8))
+def test_a_step_takes_several_batches():
+    """2 epochs of 4 batches are 8 batches, 4 a step, one epoch."""
+    steps = plan([], samples(8), batches_per_step=4)
+    assert [[len(batch) for batch in step.batches] for step in steps] == [[2] * 4, [2] * 4]
+    assert sorted(name for batch in named(steps[0]) for name in batch) == list(range(8))
     assert [step.ends_epoch for step in steps] == [True, True]
 
 
@@ -52,13 +52,13 @@ def test_batches_that_do_not_fill_a_step_are_left_out():
     """2 epochs of 3 batches, 4 a step: one step of the 6, which is in the second epoch and the last."""
     [step] = plan([], samples(6), batches_per_step=4)
     assert step.ends_epoch
-    with pytest.raises(DataError, match="too few batches for one step of 2 workers with 4 each: lower batch_tokens"):
-        plan([], samples(6), world_size=2, batches_per_step=4)
+    with pytest.raises(DataError, match="too few batches for one step of 4: lower batch_tokens"):
+        plan([], samples(2), batches_per_step=4)
 
 
 def test_the_cold_start_phase_comes_first_and_ends_no_epoch():
     steps = plan(samples(4, first=100), samples(4), cold_start_epochs=1)
-    assert [named(step)[0][0][0] >= 100 for step in steps] == [True, True, False, False, False, False]
+    assert [named(step)[0][0] >= 100 for step in steps] == [True, True, False, False, False, False]
     assert [step.ends_epoch for step in steps] == [False, False, False, True, False, True]
 
 
