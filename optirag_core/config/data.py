@@ -85,18 +85,20 @@ class RetrieverSettings(Section):
     num_layers: Count = 3
     embedding_dim: Count = 64
     aggregate: Literal["mean", "last", "weighted"] = "mean"
-    layer_weights: tuple[float, ...] | None = Field(None, description="alpha_1..alpha_K for aggregate: weighted")
+    layer_weights: tuple[float, ...] | None = Field(
+        None, description="alpha_1..alpha_K for aggregate: weighted; default: learned, a softmax"
+    )
     learning_rate: Positive = 0.01
     l2: Annotated[float, Field(ge=0.0)] = 1e-4
-    batch_size: Count = Field(1024, description="BPR triples per step, summed over workers")
+    batch_size: Count = Field(1024, description="BPR triples per step")
     max_epochs: Count = 40
     patience: Count = Field(4, description="epochs without a better validation loss before training stops")
 
     @model_validator(mode="after")
     def _weights_match_layers(self) -> Self:
         given = None if self.layer_weights is None else len(self.layer_weights)
-        if self.aggregate == "weighted" and given != self.num_layers:
-            raise ValueError(f"aggregate: weighted needs {self.num_layers} retriever.layer_weights, got {given or 0}")
+        if self.aggregate == "weighted" and given not in (None, self.num_layers):
+            raise ValueError(f"aggregate: weighted needs {self.num_layers} retriever.layer_weights, got {given}")
         return self
 
 

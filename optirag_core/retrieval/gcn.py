@@ -1,54 +1,89 @@
 """The GCN-Retriever's model: LightGCN propagation and the aggregation of its layers.
 
-Shape legend: `U` users, `I` items, `N` nodes = U + I (users first), `K` layers, `D` embedding width.
+Shape legend: `U` users, `I` items, `N` nodes = U + I (users first), `K` layers, `D` embedding width, or a worker's part
+of it: no column of the embeddings meets another one before the scores.
 """
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from torch_geometric.nn.models import LightGCN
+from torch import Tensor, nn
 
 from optirag_core.config.data import RetrieverSettings
 from optirag_core.retrieval.graph import BipartiteGraph, normalized_adjacency
 
 
-def layer_weights(settings: RetrieverSettings) -> Tensor:
-    """Weight of each layer in a node's embedding: [K+1], layer 0 first and always 0.
+class Gcn(nn.Module):
+    """Raw embeddings, propagated without weights: e^(k+1) = A e^(k) (LightGCN, arXiv:2002.02126).
 
-    The paper aggregates layers 1..K; torch_geometric's default would include the raw embedding (layer 0).
-
-    Source: arXiv:2501.02173v2, section 4, second equation; algorithm 1, lines 4-10.
-    """
-    if settings.aggregate == "weighted":
-        propagated = torch.tensor(settings.layer_weights)
-    elif settings.aggregate == "last":
-        propagated = F.one_hot(torch.tensor(settings.num_layers - 1), settings.num_layers).float()
-    else:
-        propagated = torch.full((settings.num_layers,), 1.0 / settings.num_layers)
-    return torch.cat([torch.zeros(1), propagated])
-
-
-def build_model(graph: BipartiteGraph, settings: RetrieverSettings, *, seed: int) -> LightGCN:
-    """Create the untrained model, its [N, D] weights drawn from `seed`.
-
-    `normalize` is off because `normalized_adjacency` is normalised once instead of at every layer of every step. The
-    paper leaves its aggregation function open; here it is e^(k+1) = A e^(k) (LightGCN, arXiv:2002.02126).
+    The paper leaves its aggregation function open. `torch_geometric`'s own LightGCN gives the same numbers
+    (`tests/retrieval/test_gcn.py`); its gradients transpose the adjacency at every layer of every step, though it is
+    symmetric (`benchmarks/retriever.py`).
 
     Source: arXiv:2501.02173v2, section 4, first equation.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return LightGCN(
-            graph.num_nodes,
-            settings.embedding_dim,
-            settings.num_layers,
-            alpha=layer_weights(settings),
-            normalize=False,
-        )
+
+    def __init__(self, num_nodes: int, settings: RetrieverSettings, *, seed: int) -> None:
+        """Draw the [N, D] weights from `seed`."""
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.embedding = nn.Embedding(num_nodes, settings.embedding_dim)
+            nn.init.xavier_uniform_(self.embedding.weight)
+        self.fixed = fixed_layer_weights(settings)
+        self.learned = nn.Parameter(torch.zeros(settings.num_layers)) if self.fixed is None else None
+
+    @property
+    def layer_weights(self) -> Sequence[float] | Tensor:
+        """[K], of layers 1..K: layer 0, the raw embeddings, never counts.
+
+        Source: arXiv:2501.02173v2, section 4, second equation; algorithm 1, lines 4-10.
+        """
+        return self.fixed if self.learned is None else self.learned.softmax(dim=0)
+
+    def forward(self, adjacency: Tensor, raw: Tensor) -> Tensor:
+        """Propagate and aggregate.
+
+        Args:
+            adjacency: `normalized_adjacency` [N, N].
+            raw: the embedding's weight, or some of its columns [N, D].
+
+        Returns:
+            [N, D].
+        """
+        layer, total = raw, torch.zeros_like(raw)
+        for weight in self.layer_weights:
+            layer = _SymmetricProduct.apply(adjacency, layer)
+            total = total + weight * layer if self.learned is not None else total.add(layer, alpha=weight)
+        return total
+
+
+class _SymmetricProduct(torch.autograd.Function):
+    """A x of a symmetric A: the gradient of x is A g, where autograd would transpose A."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, dense: Tensor) -> Tensor:
+        ctx.matrix = matrix
+        return matrix @ dense
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor]:
+        return None, ctx.matrix @ gradient
+
+
+def fixed_layer_weights(settings: RetrieverSettings) -> tuple[float, ...] | None:
+    """[K] where `aggregate` gives them; None where they are learned."""
+    if settings.aggregate == "weighted":
+        return settings.layer_weights
+    if settings.aggregate == "last":
+        return (*[0.0] * (settings.num_layers - 1), 1.0)
+    return (1.0 / settings.num_layers,) * settings.num_layers
 
 
 @torch.no_grad()
-def user_and_item_embeddings(model: LightGCN, graph: BipartiteGraph) -> tuple[Tensor, Tensor]:
+def user_and_item_embeddings(model: Gcn, graph: BipartiteGraph) -> tuple[Tensor, Tensor]:
     """Propagate and aggregate; scale every user's vector to length 1.
 
     Items keep their length, which ranks popular items higher; a user's own length changes no ranking of items. A vector
@@ -59,6 +94,6 @@ def user_and_item_embeddings(model: LightGCN, graph: BipartiteGraph) -> tuple[Te
     Returns:
         users [U, D], items [I, D], float32.
     """
-    embeddings = model.get_embedding(normalized_adjacency(graph))  # [N, D]
+    embeddings = model(normalized_adjacency(graph), model.embedding.weight)  # [N, D]
     users, items = embeddings.split([graph.num_users, graph.num_items])
     return F.normalize(users, dim=-1), items.clone()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from optirag_core.errors import ConfigError
 from optirag_core.training.checkpoints import Checkpoints
 from optirag_core.training.state import Training
-from optirag_core.training.workers import synchronized
+from optirag_core.training.workers import gradient_scale, synchronized
 
 Batch = TypeVar("Batch")
 RNG_STEPS = 2**20
@@ -100,10 +100,11 @@ def optimize(
 def _accumulate(training: Training, loss_of: Callable[[Batch], Tensor], batches: Sequence[Batch]) -> Tensor:
     """Add the gradients of the batches' mean loss; return this worker's part of it."""
     total = torch.zeros((), device=training.workers.device)
+    scale = gradient_scale(training.module, training.workers)
     training.module.train()
     for number, batch in enumerate(batches, start=1):
         with synchronized(training.module, now=number == len(batches)):
             loss = loss_of(batch) / len(batches)
-            (loss * training.workers.size).backward()  # gradients are averaged over the workers, parts add up
+            (scale * loss).backward()
         total += loss.detach()
     return total

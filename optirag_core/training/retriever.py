@@ -1,6 +1,6 @@
-"""Train the retriever's embeddings with the BPR loss, data-parallel over sampled triples.
+"""Train the retriever's embeddings with the BPR loss.
 
-Shape legend: `U` users, `I` items, `N` nodes = U + I (users first), `B` triples, `D` embedding width.
+Shape legend: `U` users, `I` items, `N` nodes = U + I (users first), `B` triples, `D` embedding width, `W` workers.
 """
 
 import math
@@ -8,23 +8,25 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+import psutil
 import pyarrow as pa
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
-from torch_geometric.nn.models import LightGCN
 
 from optirag_core.config.data import RetrieverSettings
-from optirag_core.errors import DataError
-from optirag_core.retrieval.gcn import build_model, user_and_item_embeddings
+from optirag_core.errors import ConfigError, DataError
+from optirag_core.retrieval.gcn import Gcn, user_and_item_embeddings
 from optirag_core.retrieval.graph import BipartiteGraph, normalized_adjacency
 from optirag_core.retrieval.triples import fixed_triples, num_triples, sample_triples
 from optirag_core.training.checkpoints import Checkpoints
 from optirag_core.training.loop import Step, optimize
 from optirag_core.training.selection import BestWeights
 from optirag_core.training.state import Training
-from optirag_core.training.workers import Workers, gathered, parallelize
+from optirag_core.training.workers import Workers, columns, gathered, spread_columns
+
+GIB = 2**30
+FLOAT_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -73,23 +75,19 @@ def train_retriever(
     """
     triples = _Triples(graph, settings, seed)
     validation = fixed_triples(graph, graph.edges_of(held_out), seed=seed)
-    loss = BprLoss(build_model(graph, settings, seed=seed), graph, settings.l2, workers.device)
-    module = parallelize(loss, workers)
+    require_memory(graph, settings, workers)
+    module = BprLoss(Gcn(graph.num_nodes, settings, seed=seed), graph, settings.l2, workers)
     best = BestWeights(partial(gathered, module, trained_only=True))
-    optimizer = torch.optim.Adam(module.parameters(), lr=settings.learning_rate, fused=True)
-
-    def loss_of(batch: tuple[int, int]) -> Tensor:
-        rows = triples.of(batch)  # [3, B]
-        mine, counts = workers.share(rows.T)
-        return counts * module(mine.T) * (len(mine) / rows.size(1))
-
+    optimizers = [  # each of its own: one is in parts
+        torch.optim.Adam([weight], lr=settings.learning_rate) for weight in module.parameters()
+    ]
     for taken in optimize(
-        Training("retriever", module, [optimizer], best, workers), loss_of, triples.steps(),
-        seed=seed, checkpoints=checkpoints,
+        Training("retriever", module, optimizers, best, workers), lambda batch: module(triples.of(batch)),
+        triples.steps(), seed=seed, checkpoints=checkpoints,
     ):  # fmt: skip
         if not taken.step.ends_epoch:
             continue
-        entry = {"loss": taken.epoch_loss, "validation_loss": loss.validation_loss(validation, workers)}
+        entry = {"loss": taken.epoch_loss, "validation_loss": module.validation_loss(validation)}
         best.offer(entry)
         if on_epoch is not None:
             on_epoch(len(best.history) - 1, entry)
@@ -97,7 +95,8 @@ def train_retriever(
             break
     if workers.rank:
         return None
-    set_model_state_dict(loss, best.weights, options=StateDictOptions(strict=False))
+    model = Gcn(graph.num_nodes, settings, seed=seed)
+    model.load_state_dict({name.removeprefix("gcn."): weight for name, weight in best.weights.items()})
     metrics = {
         "num_epochs": len(best.history),
         "best_epoch": best.epoch,
@@ -106,43 +105,90 @@ def train_retriever(
         "num_validation_edges": validation.size(1),
         "num_skipped_validation_edges": held_out.num_rows - validation.size(1),
     }
-    return TrainedRetriever(*user_and_item_embeddings(loss.model.cpu(), graph), tuple(best.history), metrics)
+    return TrainedRetriever(*user_and_item_embeddings(model, graph), tuple(best.history), metrics)
 
 
 class BprLoss(nn.Module):
-    """The GCN as far as its loss needs it, in one forward."""
+    """The GCN and its loss on workers that hold some columns of the embeddings each.
 
-    def __init__(self, model: LightGCN, graph: BipartiteGraph, l2: float, device: torch.device) -> None:
+    Propagation keeps columns apart, so a worker computes 1/W of it and exchanges nothing but the margins of a batch's
+    triples, [B] numbers: the sum of what its columns and the others' give.
+    """
+
+    def __init__(self, gcn: Gcn, graph: BipartiteGraph, l2: float, workers: Workers) -> None:
         super().__init__()
-        self.model, self.num_users, self.l2 = model, graph.num_users, l2
-        self.adjacency = normalized_adjacency(graph).to(device)  # [N, N], no buffer: every worker makes its own
+        self.gcn, self.num_users, self.l2, self.workers = gcn.to(workers.device), graph.num_users, l2, workers
+        spread_columns(gcn.embedding, workers)
+        self.adjacency = normalized_adjacency(graph).to(workers.device)  # [N, N], no buffer: every worker makes its own
+        if gcn.learned is not None and workers.size > 1:
+            gcn.learned.register_hook(workers.sum)  # every worker's columns have their part in its gradient
 
     def forward(self, triples: Tensor) -> Tensor:
-        """Mean BPR loss of triples [3, B], with the regulariser."""
-        users, positives, negatives = self._nodes(triples)
-        positive_logit, negative_logit = self._logits(users, positives, negatives)
-        nodes = torch.cat([users, positives, negatives])
-        return self.model.recommendation_loss(positive_logit, negative_logit, nodes, lambda_reg=self.l2)
+        """This worker's part of the mean BPR loss of triples [3, B] with the regulariser; its gradient is the whole's.
+
+        Source: arXiv:2002.02126, equation 15; the regulariser counts the raw embeddings of the batch.
+        """
+        nodes = self._nodes(triples)
+        raw = columns(self.gcn.embedding)  # [N, D]
+        part = self._margins(raw, nodes)  # [B]
+        margins = part + (self.workers.sum(part) - part.detach())
+        loss = -F.logsigmoid(margins).mean()
+        of_all = loss - loss.detach() * (1.0 - 1.0 / self.workers.size)  # every worker has it, and it counts once
+        return of_all + self.l2 * raw[nodes.flatten()].square().sum() / triples.size(1)
 
     @torch.no_grad()
-    def validation_loss(self, triples: Tensor, workers: Workers) -> float | None:
-        """BPR loss of fixed triples without the regulariser, as rank 0 computes it; None where there are none.
-
-        Rounding may differ between machines, the decision to stop may not.
-        """
+    def validation_loss(self, triples: Tensor) -> float | None:
+        """BPR loss of fixed triples without the regulariser; None where there are none."""
         if triples.size(1) == 0:
             return None
-        positive_logit, negative_logit = self._logits(*self._nodes(triples))
-        loss = -F.logsigmoid(positive_logit - negative_logit).mean()
-        return workers.sum(loss if workers.rank == 0 else torch.zeros_like(loss)).item()
+        margins = self.workers.sum(self._margins(columns(self.gcn.embedding), self._nodes(triples)))
+        return -F.logsigmoid(margins).mean().item()
 
     def _nodes(self, triples: Tensor) -> Tensor:
         items_from = torch.tensor([[0], [self.num_users], [self.num_users]])
         return (triples + items_from).to(self.adjacency.device)
 
-    def _logits(self, users: Tensor, positives: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor]:
-        pairs = torch.stack([users.repeat(2), torch.cat([positives, negatives])])  # [2, 2B]
-        return self.model(self.adjacency, pairs).chunk(2)
+    def _margins(self, raw: Tensor, nodes: Tensor) -> Tensor:
+        """Score of the positive item less that of the negative one, as far as these columns give it [B]."""
+        user, positive, negative = self.gcn(self.adjacency, raw)[nodes]  # [B, D] each
+        return (user * (positive - negative)).sum(dim=1)
+
+
+def require_memory(graph: BipartiteGraph, settings: RetrieverSettings, workers: Workers) -> None:
+    """
+    Raises:
+        ConfigError: a worker needs more memory than there is, or there are more workers than columns.
+    """
+    if workers.size > settings.embedding_dim:
+        raise ConfigError(
+            f"retriever: {workers.size} workers share the columns of the embeddings, but embedding_dim is "
+            f"{settings.embedding_dim}: lower training.retriever.num_workers"
+        )
+    needed, free = training_bytes(graph, settings, workers.size), free_bytes(workers.device)
+    if needed > free:
+        raise ConfigError(
+            f"retriever: {graph.num_nodes:,} nodes, {graph.num_edges:,} edges and embedding_dim "
+            f"{settings.embedding_dim} need {needed / GIB:.1f} GiB in each of {workers.size} workers, and "
+            f"{free / GIB:.1f} GiB are free: raise training.retriever.num_workers (on machines of their own), or lower "
+            "retriever.embedding_dim or retriever.batch_size"
+        )
+
+
+def training_bytes(graph: BipartiteGraph, settings: RetrieverSettings, num_workers: int) -> int:
+    """Memory of one worker at its peak, from above (`benchmarks/retriever.py` measures it)."""
+    width = math.ceil(settings.embedding_dim / num_workers)
+    nodes = graph.num_nodes * width * FLOAT_BYTES * (4 + 5)  # weight, gradient, two moments; layers and their gradients
+    edges = 2 * graph.num_edges * (FLOAT_BYTES + 8) * 2  # the adjacency, once more while it is made
+    batch = 3 * min(settings.batch_size, graph.num_edges) * width * FLOAT_BYTES * 4
+    triples = 3 * graph.num_edges * 8 * 2
+    return nodes + edges + batch + triples
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that a process could take on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
 
 
 class _Triples:

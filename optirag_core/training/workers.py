@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 Row = TypeVar("Row")
@@ -78,6 +79,23 @@ def parallelize(
     return module.to(workers.device)
 
 
+def spread_columns(embedding: nn.Embedding, workers: Workers) -> None:
+    """Give every worker some columns of an embedding, on its device.
+
+    The module around it computes with `columns` of it, and adds up over the workers what the columns give.
+    """
+    embedding.to(workers.device)
+    if workers.size > 1:
+        mesh = init_device_mesh(workers.device.type, (workers.size,))
+        embedding.weight = nn.Parameter(distribute_tensor(embedding.weight.detach(), mesh, [Shard(1)]))
+
+
+def columns(embedding: nn.Embedding) -> Tensor:
+    """This worker's part of the weight, with a gradient."""
+    weight = embedding.weight
+    return weight.to_local() if isinstance(weight, DTensor) else weight
+
+
 def gathered(module: nn.Module, *, trained_only: bool) -> dict[str, Tensor]:
     """A copy of the weights on the CPU of rank 0, whole; nothing on the others. All workers must call."""
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=trained_only)
@@ -91,6 +109,11 @@ def trained_names(module: nn.Module) -> set[str]:
     """Names of the weights that learn, as in the module before it was made parallel."""
     whole = module.module if isinstance(module, DistributedDataParallel) else module
     return {name for name, weight in whole.named_parameters(remove_duplicate=False) if weight.requires_grad}
+
+
+def gradient_scale(module: nn.Module, workers: Workers) -> int:
+    """What undoes the mean that a parallel module takes of the workers' gradients: the parts of a loss add up."""
+    return workers.size if isinstance(module, (DistributedDataParallel, FSDPModule)) else 1
 
 
 def synchronized(module: nn.Module, now: bool) -> AbstractContextManager[None]:

@@ -87,6 +87,7 @@ def driver(settings, folder, kind):
         return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
 
 
+@pytest.mark.thorough
 def test_killed_drivers(settings, undisturbed, tmp_path, reliability, request):
     """A seeded random step each; the process group goes at once."""
     workspace, drawn = tmp_path / "workspace", random.Random(0)

@@ -5,9 +5,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch_geometric.nn.models import LightGCN
 
 from optirag_core.config.data import RetrieverSettings
-from optirag_core.retrieval.gcn import build_model, layer_weights, user_and_item_embeddings
+from optirag_core.retrieval.gcn import Gcn, user_and_item_embeddings
 from optirag_core.retrieval.graph import build_graph, normalized_adjacency
 from tests.retrieval.reference_retrieval import dense_adjacency, dense_propagation, interactions
 
@@ -40,9 +41,13 @@ def embeddings(aggregate, raw, weights=None):
     """All nodes' aggregated embeddings, before any normalisation."""
     retriever = RetrieverSettings(aggregate=aggregate, layer_weights=weights, embedding_dim=len(raw[0]))
     graph = build_graph(interactions(*EDGES))
-    model = build_model(graph, retriever, seed=0)
+    model = Gcn(graph.num_nodes, retriever, seed=0)
     model.embedding.weight.data = torch.tensor(raw)
-    return model.get_embedding(normalized_adjacency(graph)).detach(), user_and_item_embeddings(model, graph)
+    return propagated(model, graph), user_and_item_embeddings(model, graph)
+
+
+def propagated(model, graph):
+    return model(normalized_adjacency(graph), model.embedding.weight).detach()
 
 
 @pytest.mark.parametrize(
@@ -70,16 +75,36 @@ def test_user_vectors_have_length_one_and_zeros_stay_zeros():
     torch.testing.assert_close(users, torch.tensor([[0.6, 0.8], [0.6, 0.8], [0.0, 0.0]]))
 
 
-def test_layer_zero_never_counts():
-    for retriever in (
-        RetrieverSettings(num_layers=4, aggregate="mean"),
-        RetrieverSettings(num_layers=4, aggregate="last"),
-        RetrieverSettings(num_layers=4, aggregate="weighted", layer_weights=(0.1, 0.2, 0.3, 0.4)),
-    ):
-        weights = layer_weights(retriever)
-        assert weights[0] == 0
-        assert weights.sum() == pytest.approx(1.0)
-        assert len(weights) == 5
+@pytest.mark.parametrize(
+    ("aggregate", "expected"), [("mean", [0.25] * 4), ("last", [0.0, 0.0, 0.0, 1.0]), ("weighted", [0.25] * 4)]
+)
+def test_layer_weights_by_hand(aggregate, expected):
+    """Learned ones begin as the mean."""
+    model = Gcn(1, RetrieverSettings(num_layers=4, aggregate=aggregate), seed=0)
+    assert [float(weight) for weight in model.layer_weights] == pytest.approx(expected)
+
+
+def test_learned_layer_weights_are_a_softmax():
+    model = Gcn(1, RetrieverSettings(num_layers=2, aggregate="weighted"), seed=0)
+    model.learned.data = torch.tensor([math.log(3.0), 0.0])
+    assert model.layer_weights.tolist() == pytest.approx([0.75, 0.25])
+
+
+@pytest.mark.parametrize("aggregate", ["mean", "last"])
+def test_values_and_gradients_are_those_of_torch_geometric(aggregate):
+    retriever = RetrieverSettings(aggregate=aggregate, embedding_dim=8)
+    graph = build_graph(interactions(*EDGES))
+    adjacency, model = normalized_adjacency(graph), Gcn(graph.num_nodes, retriever, seed=3)
+    alpha = torch.tensor([0.0, *model.layer_weights])
+    torch.manual_seed(3)
+    peer = LightGCN(graph.num_nodes, 8, retriever.num_layers, alpha=alpha, normalize=False)
+    assert torch.equal(peer.embedding.weight, model.embedding.weight)
+    direction = torch.randn(graph.num_nodes, 8)
+    ours, theirs = model(adjacency, model.embedding.weight), peer.get_embedding(adjacency)
+    for nodes in (ours, theirs):
+        (nodes * direction).sum().backward()
+    torch.testing.assert_close(ours, theirs, atol=1e-6, rtol=0)
+    torch.testing.assert_close(model.embedding.weight.grad, peer.embedding.weight.grad, atol=1e-6, rtol=0)
 
 
 @settings(max_examples=40, deadline=None)
@@ -93,19 +118,18 @@ def test_propagation_equals_dense_reference(data):
     retriever = RetrieverSettings(
         num_layers=num_layers, embedding_dim=3, aggregate="weighted", layer_weights=tuple(weights)
     )
-    model = build_model(graph, retriever, seed=data.draw(st.integers(0, 99)))
+    model = Gcn(graph.num_nodes, retriever, seed=data.draw(st.integers(0, 99)))
     users, items = sorted({user for user, _ in pairs}), sorted({item for _, item in pairs})
     edges = [(users.index(user), items.index(item)) for user, item in pairs]
     adjacency = dense_adjacency(edges, len(users), len(items))
     expected = dense_propagation(adjacency, model.embedding.weight.detach().double().numpy(), weights)
-    came = model.get_embedding(normalized_adjacency(graph)).detach().numpy()
-    np.testing.assert_allclose(came, expected, atol=1e-5)
+    np.testing.assert_allclose(propagated(model, graph).numpy(), expected, atol=1e-5)
 
 
 def test_one_seed_one_model():
     graph = build_graph(interactions(*EDGES))
     before = torch.random.get_rng_state()
-    first, second, other = (build_model(graph, RetrieverSettings(), seed=seed) for seed in (1, 1, 2))
+    first, second, other = (Gcn(graph.num_nodes, RetrieverSettings(), seed=seed) for seed in (1, 1, 2))
     assert torch.equal(first.embedding.weight, second.embedding.weight)
     assert not torch.equal(first.embedding.weight, other.embedding.weight)
     assert torch.equal(before, torch.random.get_rng_state())  # nobody else's randomness is touched

@@ -76,10 +76,11 @@ def heads(workers, checkpoints=None, kill=None):
     return losses, trained.state_dict()
 
 
-def retriever(workers, checkpoints=None, kill=None):
+def retriever(workers, checkpoints=None, kill=None, **changes):
     rows = [(f"u{user:02}", f"i{(user * step + step) % 16:02}") for user in range(24) for step in (1, 2, 3, 5)]
     held_out = interactions(*((f"u{user:02}", f"i{(user + 7) % 16:02}") for user in range(24)), split="validation")
-    settings = RetrieverSettings(embedding_dim=8, batch_size=15, max_epochs=4, patience=3, learning_rate=0.05)
+    training = {"batch_size": 15, "max_epochs": 4, "patience": 3, "learning_rate": 0.05}
+    settings = RetrieverSettings(embedding_dim=8, **training, **changes)
     graph = build_graph(interactions(*dict.fromkeys(rows)))
     losses = Losses(kill)
     trained = train_retriever(
@@ -92,6 +93,7 @@ def retriever(workers, checkpoints=None, kill=None):
 CASES = {
     "heads": (heads, "ddp"),
     "retriever": (retriever, "ddp"),
+    "retriever, weights of its layers learned": (functools.partial(retriever, aggregate="weighted"), "ddp"),
     "all weights": (llm, "ddp"),
     "lora": (functools.partial(llm, lora=ADAPTERS), "ddp"),
     "all weights, sharded": (llm, "fsdp"),

@@ -6,11 +6,13 @@ import torch.nn.functional as F
 
 from optirag_core.config.data import RetrieverSettings
 from optirag_core.errors import ConfigError, DataError
+from optirag_core.retrieval.gcn import Gcn
 from optirag_core.retrieval.graph import build_graph
 from optirag_core.retrieval.index import UserIndex
 from optirag_core.retrieval.triples import sample_triples
 from optirag_core.training import retriever
-from optirag_core.training.retriever import train_retriever
+from optirag_core.training.retriever import train_retriever, training_bytes
+from optirag_core.training.workers import Workers
 from tests.retrieval.reference_retrieval import dense_adjacency, dense_propagation, interactions
 
 SMALL = RetrieverSettings(embedding_dim=8, batch_size=16, max_epochs=10, patience=3, learning_rate=0.05)
@@ -55,7 +57,7 @@ def test_first_loss_equals_reference():
     """One batch of all triples: BPR of the untrained dense embeddings + l2 * |raw embeddings of the triples|^2 / B."""
     settings = SMALL.model_copy(update={"batch_size": 10_000, "max_epochs": 1, "l2": 0.1})
     graph, trained = train(settings)
-    model = retriever.build_model(graph, settings, seed=0)
+    model = Gcn(graph.num_nodes, settings, seed=0)
     seed = int(torch.randint(2**62, (1,), generator=torch.Generator().manual_seed(0)))
     users, positives, negatives = sample_triples(graph, seed=seed)
     raw = model.embedding.weight.detach().double()
@@ -137,3 +139,34 @@ def test_nothing_to_learn_is_an_error():
     graph = build_graph(interactions(("a", "x"), ("b", "x")))  # nobody has a negative
     with pytest.raises(DataError, match="0 triples"):
         train_retriever(graph, interactions(), SMALL, seed=0)
+
+
+def test_what_does_not_fit_into_memory_is_refused_before_it_begins(monkeypatch):
+    """40 columns of 40 nodes: 9 arrays of 4 bytes, 57,600; the rest is of edges and triples."""
+    settings = SMALL.model_copy(update={"embedding_dim": 40})
+    train_rows, _ = community_rows()
+    graph = build_graph(interactions(*train_rows))
+    whole = training_bytes(graph, settings, 1)
+    assert graph.num_nodes == 40
+    assert 57_600 < whole < 3 * 57_600
+    assert whole - training_bytes(graph, settings, 2) > 57_600 / 2  # a worker of two has half of the columns
+    monkeypatch.setattr(retriever, "free_bytes", lambda device: whole - 1)
+    with pytest.raises(
+        ConfigError, match=r"40 nodes, 96 edges and embedding_dim 40 need 0\.0 GiB in each of 1 workers"
+    ):
+        train(settings)
+    monkeypatch.setattr(retriever, "free_bytes", lambda device: whole)
+    train(settings)
+
+
+def test_more_workers_than_columns_are_refused():
+    with pytest.raises(ConfigError, match=r"9 workers share the columns .* embedding_dim is 8"):
+        train(workers=Workers(size=9))
+
+
+def test_learned_layer_weights_leave_the_mean():
+    settings = SMALL.model_copy(update={"aggregate": "weighted"})
+    _, learned = train(settings)
+    _, mean = train()
+    assert learned.history[0]["loss"] != learned.history[-1]["loss"]
+    assert learned.history[-1] != mean.history[-1]
