@@ -82,6 +82,9 @@ class EvidenceSettings(Section):
 class RetrieverSettings(Section):
     """GCN-Retriever (paper section 4, algorithm 1): the vectors of users and items."""
 
+    method: Literal["gcn", "fm"] = Field(
+        "gcn", description="fm, a factorization machine: the same loss without propagation, to compare with"
+    )
     num_layers: Count = 3
     embedding_dim: Count = 64
     aggregate: Literal["mean", "last", "weighted"] = "mean"

@@ -60,6 +60,26 @@ class Gcn(nn.Module):
         return total
 
 
+class FactorizationMachine(Gcn):
+    """The comparator without a graph: a node's embedding is its raw one (Rendle, ICDM 2010).
+
+    Of users and items as the only features its score is w_u + w_i + v_u v_i. The user's bias falls out of BPR, the
+    item's says nothing about which users are alike: both are left out.
+
+    Source: arXiv:2501.02173v2, section 6 and table 5.
+    """
+
+    def forward(self, adjacency: Tensor, raw: Tensor) -> Tensor:
+        """`raw` itself."""
+        return raw
+
+
+def embedding_model(num_nodes: int, settings: RetrieverSettings, *, seed: int) -> Gcn:
+    """The untrained model that `retriever.method` names."""
+    models = {"gcn": Gcn, "fm": FactorizationMachine}
+    return models[settings.method](num_nodes, settings, seed=seed)
+
+
 class _SymmetricProduct(torch.autograd.Function):
     """A x of a symmetric A: the gradient of x is A g, where autograd would transpose A."""
 

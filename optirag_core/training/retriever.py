@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from optirag_core.config.data import RetrieverSettings
 from optirag_core.errors import ConfigError, DataError
-from optirag_core.retrieval.gcn import Gcn, user_and_item_embeddings
+from optirag_core.retrieval.gcn import Gcn, embedding_model, user_and_item_embeddings
 from optirag_core.retrieval.graph import BipartiteGraph, normalized_adjacency
 from optirag_core.retrieval.triples import fixed_triples, num_triples, sample_triples
 from optirag_core.training.checkpoints import Checkpoints
@@ -76,7 +76,7 @@ def train_retriever(
     triples = _Triples(graph, settings, seed)
     validation = fixed_triples(graph, graph.edges_of(held_out), seed=seed)
     require_memory(graph, settings, workers)
-    module = BprLoss(Gcn(graph.num_nodes, settings, seed=seed), graph, settings.l2, workers)
+    module = BprLoss(embedding_model(graph.num_nodes, settings, seed=seed), graph, settings.l2, workers)
     best = BestWeights(partial(gathered, module, trained_only=True))
     optimizers = [  # each of its own: one is in parts
         torch.optim.Adam([weight], lr=settings.learning_rate) for weight in module.parameters()
@@ -95,7 +95,7 @@ def train_retriever(
             break
     if workers.rank:
         return None
-    model = Gcn(graph.num_nodes, settings, seed=seed)
+    model = embedding_model(graph.num_nodes, settings, seed=seed)
     model.load_state_dict({name.removeprefix("gcn."): weight for name, weight in best.weights.items()})
     metrics = {
         "num_epochs": len(best.history),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch_geometric.nn.models import LightGCN
 
 from optirag_core.config.data import RetrieverSettings
-from optirag_core.retrieval.gcn import Gcn, user_and_item_embeddings
+from optirag_core.retrieval.gcn import Gcn, embedding_model, user_and_item_embeddings
 from optirag_core.retrieval.graph import build_graph, normalized_adjacency
 from tests.retrieval.reference_retrieval import dense_adjacency, dense_propagation, interactions
 
@@ -68,6 +68,14 @@ def test_hand_computed_propagation(aggregate, weights, expected):
     assert torch.equal(items, nodes[3:])  # items keep their length
 
 
+def test_a_factorization_machine_propagates_nothing():
+    graph = build_graph(interactions(*EDGES))
+    model = embedding_model(graph.num_nodes, RetrieverSettings(method="fm"), seed=0)
+    assert torch.equal(propagated(model, graph), model.embedding.weight)
+    gcn = embedding_model(graph.num_nodes, RetrieverSettings(), seed=0)
+    assert torch.equal(gcn.embedding.weight, model.embedding.weight)  # they start alike
+
+
 def test_user_vectors_have_length_one_and_zeros_stay_zeros():
     # Only a's neighbourhood carries anything in layer 1: raw p = (3, 4) gives a = (1.5, 2), b the same direction, c 0.
     raw = [[0.0, 0.0]] * 3 + [[3.0, 4.0]] + [[0.0, 0.0]] * 3
@@ -81,7 +89,7 @@ def test_user_vectors_have_length_one_and_zeros_stay_zeros():
 def test_layer_weights_by_hand(aggregate, expected):
     """Learned ones begin as the mean."""
     model = Gcn(1, RetrieverSettings(num_layers=4, aggregate=aggregate), seed=0)
-    assert [float(weight) for weight in model.layer_weights] == pytest.approx(expected)
+    assert [float(weight) for weight in torch.as_tensor(model.layer_weights).detach()] == pytest.approx(expected)
 
 
 def test_learned_layer_weights_are_a_softmax():

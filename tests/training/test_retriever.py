@@ -38,8 +38,9 @@ def train(settings=SMALL, *, held_out=None, seed=0, **kwargs):
     return graph, train_retriever(graph, rows, settings, seed=seed, **kwargs)
 
 
-def test_users_of_the_same_community_come_first():
-    graph, trained = train()
+@pytest.mark.parametrize("method", ["gcn", "fm"])
+def test_users_of_the_same_community_come_first(method):
+    graph, trained = train(SMALL.model_copy(update={"method": method}))
     index = UserIndex.build(graph.user_ids, trained.user_embeddings, "Flat")
     for user in range(24):
         neighbours = index.similar(f"u{user:02}", 5)
