@@ -90,7 +90,7 @@ def _figures(workspace: Workspace) -> dict[str, object]:
         name: _without_curves(value) if isinstance(value, dict) else value for name, value in summary["worth"].items()
     }
     for kind in (*TRAINED, "scores"):
-        figures[kind] = dict(workspace.open(kind).metrics)
+        figures[kind] = {name: value for name, value in workspace.open(kind).metrics.items() if name != "curve"}
     return figures
 
 

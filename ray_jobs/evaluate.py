@@ -110,6 +110,7 @@ def _context(
         shuffled_order=not dataset.info["timed"],
         warnings=dataset.info["warnings"],
         history_lengths=dataset.info.get("history_lengths", {}),
+        curves={kind: artifacts[kind].metrics.get("curve", {}) for kind in ("retriever", "llm", "exit_heads")},
         provenance={
             **{f"{kind} ({artifact.version})": artifact.digest for kind, artifact in artifacts.by_kind.items()},
             "seed": settings.seed,

@@ -54,7 +54,7 @@ def _loop(config: dict[str, Any]) -> None:
     copies = ExitHeads(model, heads.layers, answer_ids)
     whole = settings.exit_heads.loss == "vocabulary"
     vocabulary = Vocabulary(model.lm_head.weight, answer_ids) if whole else None
-    train(
+    curve = train(
         heads, samples, settings.exit_heads,
         seed=settings.seed, vocabulary=vocabulary, validation=validation,
         workers=worker.workers, checkpoints=worker.checkpoints,
@@ -63,6 +63,7 @@ def _loop(config: dict[str, Any]) -> None:
     metrics = {
         "layers": layers,
         "num_answers": len(samples),
+        "curve": curve,
         "validation_loss_of_copy": _losses(copies, validation, layers),
         "validation_loss_of_evidence": _losses(heads, validation, [0])[0] if heads.num_features else None,
         "validation_loss": _losses(heads, validation, layers),

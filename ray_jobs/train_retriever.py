@@ -54,7 +54,9 @@ def _loop(config: dict[str, Any]) -> None:
     trained = train(
         graph, held_out, settings,
         seed=worker.settings.seed, workers=worker.workers, checkpoints=worker.checkpoints,
-        on_epoch=lambda epoch, losses: worker.progress(epoch + 1, settings.max_epochs, **losses),
+        on_epoch=lambda epoch, entry: worker.progress(
+            epoch + 1, settings.max_epochs, loss=entry["loss"], validation_loss=entry["validation_loss"]
+        ),
     )  # fmt: skip
     metrics = {}
     if trained:

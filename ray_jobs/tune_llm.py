@@ -67,7 +67,7 @@ def _loop(config: dict[str, Any]) -> None:
     cold = []
     if tuning.cold_start_epochs:
         cold = _shots(settings, labelled_samples(assembler, mine, "tune", similar=False))
-    tuned = TunedLlm(model, [])
+    tuned = TunedLlm(model, [], {})
     if llm.init == "scratch" or llm.pretrained.tuning != "none":
         tuned = _tuned(worker, model, answers, samples, cold, held_out)
     del model  # under FSDP it is this worker's part, and the tuned LLM comes to rank 0 whole
@@ -81,6 +81,7 @@ def _loop(config: dict[str, Any]) -> None:
             "num_prompts": len(samples),
             "num_answers": sum(len(sample.labels) for sample in samples),
             "epoch_validation_losses": [epoch["validation_loss"] for epoch in tuned.epochs],
+            "curve": tuned.curve,
             **_validation(tuned.llm.to(worker.device), held_out, answers, tuning.batch_tokens),
         }
     with results(worker, metrics) as folder:

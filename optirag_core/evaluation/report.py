@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from optirag_core.engine.certificate import Calibration
 from optirag_core.engine.policy import ExitPolicy
@@ -12,6 +13,7 @@ from optirag_core.evaluation.html_page import html_page, number
 from optirag_core.evaluation.plots import draw_plots
 from optirag_core.evaluation.sentences import paired, standing
 from optirag_core.evaluation.summary import Summary
+from optirag_core.evaluation.training_plots import draw_curves
 from optirag_core.evaluation.worth import Worth
 
 TEMPLATE = "report.html.jinja"
@@ -27,6 +29,7 @@ class ReportContext:
     shuffled_order: bool  # the publisher gives no time: the order is a seeded shuffle
     warnings: Sequence[str]
     history_lengths: Mapping[str, Mapping[str, int]]  # split -> requests by earlier interactions; empty if not known
+    curves: Mapping[str, Mapping[str, Any]]  # kind of artifact -> `Curve.points` of its training
     provenance: Mapping[str, object]  # artifact digests, seed, code version: name -> value
     exit_policy: ExitPolicy  # the run's
     calibration: Calibration | None  # that chose it; None for a policy named by hand
@@ -42,6 +45,7 @@ def write_report(path: Path, summary: Summary, context: ReportContext) -> None:
         worth_plot=None if summary.worth is None else draw_worth(summary.worth),
         calibration_plot=None if context.calibration is None else draw_calibration(context.calibration),
         plots=draw_plots(summary, context.history_lengths),
+        curves=draw_curves(context.curves),
     )
     path.write_text(html, encoding="utf-8")
 

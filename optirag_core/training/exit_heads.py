@@ -19,6 +19,7 @@ from optirag_core.config.exits import ExitHeadsSettings
 from optirag_core.engine.heads import AnswerHead, ExitHeads
 from optirag_core.errors import DataError
 from optirag_core.training.checkpoints import Checkpoints
+from optirag_core.training.curve import Curve
 from optirag_core.training.exit_features import ExitFeatures
 from optirag_core.training.loop import Step, optimize
 from optirag_core.training.state import Training
@@ -82,7 +83,7 @@ def train_exit_heads(
     workers: Workers = Workers(),
     checkpoints: Checkpoints | None = None,
     on_epoch: Callable[[int, float], None] | None = None,
-) -> None:
+) -> Mapping[str, Any]:
     """Minimise the answers' cross-entropy of every head, with lambda_l = lambda_0 * exp(-beta * depth_l).
 
     depth_l is the head's index from shallow to deep. Without evidence the exit heads start as plain copies and the
@@ -96,6 +97,9 @@ def train_exit_heads(
         validation: answers on which is chosen (`_Kept`) whether a head stays at its start or goes on to the evidence
             alone or to an epoch. Rank 0 alone looks at it. Without it the last epoch stays.
         on_epoch: called after each epoch with its number, from 1, and the last step's loss summed over the heads.
+
+    Returns:
+        The losses, summed over the heads (`Curve.points`).
 
     Raises:
         DataError: there is no answer to learn from.
@@ -111,6 +115,7 @@ def train_exit_heads(
     kept.offer()
     if heads.num_features:
         kept.offer_evidence_alone()
+    curve = Curve()
     if trained:
         module = parallelize(_HeadsLoss(heads, trained, vocabulary), workers)
 
@@ -118,7 +123,7 @@ def train_exit_heads(
             mine, counts = workers.share(rows)
             return counts * module(samples.take(mine)) * (len(mine) / len(rows))
 
-        training = Training("exit_heads", module, [_optimizer(heads, trained, settings)], kept, workers)
+        training = Training("exit_heads", module, [_optimizer(heads, trained, settings)], kept, workers, curve)
         steps = _steps(len(samples), settings, seed)
         for taken in optimize(training, loss_of, steps, seed=seed, checkpoints=checkpoints):
             if taken.step.ends_epoch:
@@ -130,6 +135,7 @@ def train_exit_heads(
         for layer in heads.layers:
             heads[layer].load_state_dict(heads[heads.num_layers].state_dict())
     heads.requires_grad_(False).eval()
+    return curve.points()
 
 
 def head_losses(heads: ExitHeads, samples: HeadSamples, layers: Sequence[int]) -> list[Tensor]:

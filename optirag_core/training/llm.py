@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,8 @@ class TunedLlm:
     """What a tuning ends with."""
 
     llm: PreTrainedModel | None  # None on other ranks than 0
-    epochs: Sequence[Mapping[str, float | None]]  # the losses of each that was validated
+    epochs: Sequence[Mapping[str, float | None]]  # step and losses of each that was validated
+    curve: Mapping[str, Any]  # `Curve.points`
 
 
 def llama_from_scratch(
@@ -127,19 +129,21 @@ def tune_llm(
         validated = None
         if validation and taken.step.ends_epoch:
             validated = validation_loss()
-            best.offer({"loss": taken.epoch_loss, "validation_loss": validated})
+            best.offer({"step": taken.number, "loss": taken.epoch_loss, "validation_loss": validated})
         if on_step:
             on_step(Progress(taken.number, len(plan), taken.loss, validated))
     if recompute:
         model.activation_checkpointing_disable()
     weights = gathered(module, trained_only=False) if workers.sharded else {}
     if workers.rank:
-        return TunedLlm(None, best.history)
+        return TunedLlm(None, best.history, {})
     if workers.sharded:
         _fill(whole.get_base_model() if adapted else whole, weights | best.weights)
     else:
         set_model_state_dict(module, best.weights, options=StateDictOptions(strict=False))
-    return TunedLlm((whole.merge_and_unload() if adapted else whole).eval(), best.history)
+    return TunedLlm(
+        (whole.merge_and_unload() if adapted else whole).eval(), best.history, training.curve.points(best.history)
+    )
 
 
 def _hollow(model: nn.Module) -> nn.Module:

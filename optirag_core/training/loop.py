@@ -89,10 +89,9 @@ def optimize(
             raise ConfigError(
                 f"{training.name}: the loss became {total} at step {number:,}; lower the learning_rate of its section"
             )
-        training.losses.append(total)
-        yield Taken(number, step, total, math.fsum(training.losses) / len(training.losses))
+        yield Taken(number, step, total, training.curve.add(total))
         if step.ends_epoch:
-            training.losses.clear()
+            training.curve.end_epoch()
         if checkpoints and is_due:
             checkpoints.save(training, number)
 

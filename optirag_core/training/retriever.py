@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import psutil
 import pyarrow as pa
@@ -36,16 +37,16 @@ class TrainedRetriever:
     Attributes:
         user_embeddings: [U, D] float32, each of length 1.
         item_embeddings: [I, D] float32.
-        history: one mapping per epoch: loss, validation_loss (None without validation edges).
+        history: one mapping per epoch: step (its last), loss, validation_loss (None without validation edges).
         metrics: num_epochs, best_epoch (from 0; the last one without validation edges), stopped_early,
             validation_loss (of the best epoch), num_validation_edges, num_skipped_validation_edges (user or item not in
-            the graph, or a user with no negative left).
+            the graph, or a user with no negative left), curve (`Curve.points`).
     """
 
     user_embeddings: Tensor
     item_embeddings: Tensor
     history: tuple[Mapping[str, float | None], ...]
-    metrics: Mapping[str, float | int | bool | None]
+    metrics: Mapping[str, Any]
 
 
 def train_retriever(
@@ -81,13 +82,14 @@ def train_retriever(
     optimizers = [  # each of its own: one is in parts
         torch.optim.Adam([weight], lr=settings.learning_rate) for weight in module.parameters()
     ]
+    training = Training("retriever", module, optimizers, best, workers)
     for taken in optimize(
-        Training("retriever", module, optimizers, best, workers), lambda batch: module(triples.of(batch)),
-        triples.steps(), seed=seed, checkpoints=checkpoints,
-    ):  # fmt: skip
+        training, lambda batch: module(triples.of(batch)), triples.steps(), seed=seed, checkpoints=checkpoints
+    ):
         if not taken.step.ends_epoch:
             continue
-        entry = {"loss": taken.epoch_loss, "validation_loss": module.validation_loss(validation)}
+        validation_loss = module.validation_loss(validation)
+        entry = {"step": taken.number, "loss": taken.epoch_loss, "validation_loss": validation_loss}
         best.offer(entry)
         if on_epoch is not None:
             on_epoch(len(best.history) - 1, entry)
@@ -104,6 +106,7 @@ def train_retriever(
         "validation_loss": best.loss,
         "num_validation_edges": validation.size(1),
         "num_skipped_validation_edges": held_out.num_rows - validation.size(1),
+        "curve": training.curve.points(best.history),
     }
     return TrainedRetriever(*user_and_item_embeddings(model, graph), tuple(best.history), metrics)
 

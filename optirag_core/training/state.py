@@ -17,6 +17,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 from optirag_core.errors import StorageError
 from optirag_core.storage.local import named
+from optirag_core.training.curve import Curve
 from optirag_core.training.workers import Workers, gathered
 
 WEIGHTS_FILE, OPTIMIZER_FILE, KEPT_FILE, VALUES_FILE = (
@@ -43,7 +44,7 @@ class Training:
     optimizers: Sequence[optim.Optimizer]  # of the module's weights, made after `parallelize`
     kept: Kept
     workers: Workers = Workers()
-    losses: list[float] = field(default_factory=list)  # of the epoch's steps so far
+    curve: Curve = field(default_factory=Curve)
 
 
 def save_state(training: Training, folder: Path) -> None:
@@ -65,7 +66,7 @@ def save_state(training: Training, folder: Path) -> None:
                 save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / file)
         except SafetensorError as error:
             raise StorageError(f"{folder}: a checkpoint cannot be written: {error}") from None
-        text = json.dumps({"losses": training.losses, "kept": values})
+        text = json.dumps({"curve": training.curve.state(), "kept": values})
         (folder / VALUES_FILE).write_text(text, encoding="utf-8")
 
 
@@ -92,4 +93,4 @@ def load_state(training: Training, folder: Path) -> None:
     )
     values: dict[str, Any] = json.loads((folder / VALUES_FILE).read_text(encoding="utf-8"))
     training.kept.restore({} if training.workers.rank else load_file(folder / KEPT_FILE), values["kept"])
-    training.losses[:] = values["losses"]
+    training.curve.restore(values["curve"])

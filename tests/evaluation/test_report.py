@@ -25,6 +25,7 @@ CONTEXT = ReportContext(
     shuffled_order=True,
     warnings=["17 of 1,000 lines are malformed"],
     history_lengths=LENGTHS,
+    curves={},
     provenance={"dataset": "ab" * 32, "seed": 0},
     exit_policy=ExitPolicy("none", window=3, threshold=0.01),
     calibration=None,
@@ -246,6 +247,22 @@ def test_one_class_shows_log_losses_by_layer(render, summary_with_worth):
     html = render(replace(summary_with_worth, worth=replace(worth, **parts, **gains)))
     assert "log loss by layer" in html
     assert "Both less LLM alone n/a" in Page(html).text
+
+
+def test_shows_what_was_trained(render, summary):
+    curves = {
+        "retriever": {"loss": [[10, 0.7], [20, 0.5]], "validation_loss": [[10, 0.65], [20, 0.6]]},
+        "llm": {"loss": [[5, 1.5]], "validation_loss": []},
+        "exit_heads": {"loss": [], "validation_loss": []},  # none was trained
+    }
+    page = Page(render(summary, curves=curves))
+    labels = [each["aria-label"] for each in page.all("svg") if "training loss" in each["aria-label"]]
+    assert labels == [
+        "Retriever: training loss from 0.7000 to 0.5000 in 20 steps, least validation loss 0.6000.",
+        "LLM: training loss from 1.5000 to 1.5000 in 5 steps.",
+    ]
+    assert page.text.index("Plots") < page.text.index("Loss against steps") < page.text.index("left out")
+    assert "Loss against steps" not in Page(render(summary)).text
 
 
 def test_shows_the_certificate(render, summary, calibration):

@@ -112,7 +112,10 @@ def test_early_stop_keeps_the_best_epoch():
 @pytest.mark.parametrize("held_out", [[], [("nobody", "i01"), ("u01", "nothing")]])
 def test_without_usable_validation_all_epochs_are_trained(held_out):
     _, trained = train(held_out=held_out)
-    assert trained.metrics == {
+    curve = trained.metrics["curve"]
+    assert curve["loss"][-1][0] == trained.history[-1]["step"]
+    assert curve["validation_loss"] == []
+    assert {name: value for name, value in trained.metrics.items() if name != "curve"} == {
         "num_epochs": SMALL.max_epochs,
         "best_epoch": SMALL.max_epochs - 1,
         "stopped_early": False,
