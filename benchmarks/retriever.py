@@ -13,7 +13,6 @@ the graph itself. Users have 20 edges, items 67 on average, of which some are po
 import argparse
 import json
 import multiprocessing
-import resource
 import statistics
 import sys
 import time
@@ -153,16 +152,22 @@ def _sized(num_edges: int, threads: int) -> dict[str, Any]:
     graph = _generated(num_edges)
     settings = SETTINGS.model_copy(update={"batch_size": -(-graph.num_edges // EPOCH_STEPS), "max_epochs": 1})
     nobody = INTERACTIONS.empty_table()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    before = _peak_bytes()
     started = time.perf_counter()
     train_retriever(graph, nobody, settings, seed=0)
     seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = _peak_bytes()
     return {
         "users": graph.num_users, "items": graph.num_items, "edges": graph.num_edges, "steps": EPOCH_STEPS,
         "epoch_seconds": seconds, "peak_gib": peak / GIB, "above_the_graph_gib": (peak - before) / GIB,
         "expected_gib": training_bytes(graph, settings, 1) / GIB,
     }  # fmt: skip
+
+
+def _peak_bytes() -> int:
+    """Of this process alone; `getrusage` would begin with what its parent held."""
+    [line] = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
 
 
 def _generated(num_edges: int) -> BipartiteGraph:
@@ -207,7 +212,7 @@ def plot(sizes: Sequence[dict[str, Any]], path: Path) -> None:
     for place, (label, names) in enumerate(lines.items(), start=1):
         axes = figure.add_subplot(1, 2, place, xscale="log", yscale="log", xlabel="edges", ylabel=label)
         for style, (name, key) in zip(("o-", "s--"), names.items(), strict=False):
-            axes.plot(edges, [size[key] for size in sizes], style, label=name)
+            axes.plot(edges, [size[key] or float("nan") for size in sizes], style, label=name)
         axes.legend()
         axes.grid(alpha=0.3)
     figure.tight_layout()
