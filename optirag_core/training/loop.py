@@ -23,6 +23,8 @@ from optirag_core.training.workers import gradient_scale, synchronized
 Batch = TypeVar("Batch")
 RNG_STEPS = 2**20
 """Seeds of dropout are numbered by step and worker; a training takes fewer steps than this."""
+SEEDS = 2**63
+"""Torch takes no larger ones."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def optimize(
     for number, step in enumerate(steps, start=1):
         if number <= done:
             continue
-        torch.manual_seed((seed * RNG_STEPS + number) * workers.size + workers.rank)
+        torch.manual_seed(((seed * RNG_STEPS + number) * workers.size + workers.rank) % SEEDS)
         loss = _accumulate(training, loss_of, step.batches)
         if max_gradient_norm is not None:
             nn.utils.clip_grad_norm_(trained, max_gradient_norm)
