@@ -183,6 +183,7 @@ def test_all_processes_killed_at_once(settings, undisturbed, tmp_path, reliabili
     assert counts == {"tried": len(runs), "lost": 0, "duplicated": 0, "different": 0, "hung": 0}
 
 
+@pytest.mark.thorough
 def test_sigterm_leaves_a_run_that_is_free_at_once(settings, undisturbed, tmp_path):
     process = driver(changed(settings, run={"lease_s": 60.0}), tmp_path, "term", 2)
     wait_for(lambda: receipts(settings, "term") >= 2, "receipts")
