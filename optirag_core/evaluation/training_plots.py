@@ -39,5 +39,7 @@ def _curve(kind: str, curve: Mapping[str, Any]) -> Plot:
     axes.set_xlabel("step")
     axes.set_ylabel("loss")
     key_above(axes)
-    caption = f"Loss against steps: {what}. A validation loss is of the answers, or triples, that were held out."
+    caption = f"Loss against steps: {what}."
+    if curve["validation_loss"]:
+        caption += " The validation loss is of what was held out."
     return Plot(title, caption, svg(figure, f"curve-{kind}", f"{spoken}."))
