@@ -109,21 +109,12 @@ class Workspace:
             parents: kind -> digest of each artifact it was made from.
             metrics: numbers worth keeping beside it.
         """
-        self.publish(kind, version, files, config=config, parents=parents, metrics=metrics)
+        manifest = compose_manifest(kind, version, describe(files), config=config, parents=parents, metrics=metrics)
+        self.publish(kind, version, files, manifest)
         return self.open(kind, version)
 
-    def publish(
-        self,
-        kind: str,
-        version: str,
-        files: Path,
-        *,
-        config: Mapping[str, Any],
-        parents: Mapping[str, str],
-        metrics: Mapping[str, Any],
-    ) -> None:
-        """`save` without reading back what was written."""
-        manifest = compose_manifest(kind, version, describe(files), config=config, parents=parents, metrics=metrics)
+    def publish(self, kind: str, version: str, files: Path, manifest: Mapping[str, Any]) -> None:
+        """`save` with a manifest that is there, without reading back what was written."""
         if isinstance(self._storage, LocalStorage):
             self._publish_local(kind, version, files, manifest)
         else:

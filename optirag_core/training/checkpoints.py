@@ -11,6 +11,7 @@ import torch
 
 from optirag_core.artifacts import Artifact, Workspace, scratch_folder
 from optirag_core.errors import ArtifactCorrupt, ArtifactMissing
+from optirag_core.manifest import compose_manifest, describe
 from optirag_core.training.state import Training, load_state, save_state, saved_names
 from optirag_core.training.workers import trained_names
 
@@ -45,7 +46,9 @@ class Checkpoints:
             save_state(training, files)
             if training.workers.rank == 0:
                 before, version = self._workspace.latest(self._kind), f"{STEP}{number}"
-                self._workspace.publish(self._kind, version, files, config={}, parents={}, metrics={})
+                described = describe(files)
+                manifest = compose_manifest(self._kind, version, described, config={}, parents={}, metrics={})
+                self._workspace.publish(self._kind, version, files, manifest)
                 if before not in (None, version):
                     self._workspace.remove(self._kind, before)
         self._saved_at = time.monotonic()

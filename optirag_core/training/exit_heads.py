@@ -7,6 +7,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
@@ -118,12 +119,8 @@ def train_exit_heads(
     curve = Curve()
     if trained:
         module = parallelize(_HeadsLoss(heads, trained, vocabulary), workers)
-
-        def loss_of(rows: Tensor) -> Tensor:
-            mine, counts = workers.share(rows)
-            return counts * module(samples.take(mine)) * (len(mine) / len(rows))
-
         training = Training("exit_heads", module, [_optimizer(heads, trained, settings)], kept, workers, curve)
+        loss_of = partial(_part_of_loss, module, samples, workers)
         steps = _steps(len(samples), settings, seed)
         for taken in optimize(training, loss_of, steps, seed=seed, checkpoints=checkpoints):
             if taken.step.ends_epoch:
@@ -174,6 +171,16 @@ def _trained(heads: ExitHeads, settings: ExitHeadsSettings) -> tuple[int, ...]:
     with_evidence = heads.num_features > 0
     exits = () if settings.single_head else heads.layers
     return (*exits, heads.num_layers) if with_evidence else exits
+
+
+def _part_of_loss(module: nn.Module, samples: HeadSamples, workers: Workers, rows: Tensor) -> Tensor:
+    """This worker's part of a batch's loss.
+
+    Args:
+        rows: of the samples, all workers'.
+    """
+    mine, counts = workers.share(rows)
+    return counts * module(samples.take(mine)) * (len(mine) / len(rows))
 
 
 class _HeadsLoss(nn.Module):

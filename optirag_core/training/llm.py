@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
@@ -107,20 +108,15 @@ def tune_llm(
     if not samples:
         raise DataError("no training sample for the LLM: lower dataset.min_history or raise dataset.split.tune_share")
     plan = plan_steps(cold_start_samples, samples, settings, seed=seed)
-    adapted = with_lora(model, lora, seed=seed) if lora else None
-    whole = _hollow(adapted or model) if workers.sharded else adapted or model
+    adapted = with_lora(model, lora, seed=seed) if lora else model
+    whole = _hollow(adapted) if workers.sharded else adapted
     if recompute:
         model.activation_checkpointing_enable({"use_reentrant": False})
     dtype = torch.bfloat16 if autocast else None
     module = parallelize(AnswerLoss(model, answer_ids, dtype), workers, blocks=model.model.layers, dtype=dtype)
 
-    def validation_loss() -> float:
-        return mean_answer_loss(module, validation, batch_tokens=settings.batch_tokens, workers=workers)
-
-    def trained() -> Weights:
-        return gathered(module, trained_only=True)
-
-    best = BestWeights(trained, validation_loss() if validation else None)
+    validation_loss = partial(mean_answer_loss, module, validation, batch_tokens=settings.batch_tokens, workers=workers)
+    best = BestWeights(partial(gathered, module, trained_only=True), validation_loss() if validation else None)
     training = Training("llm", module, _optimizers(model, settings), best, workers)
     loss_of = partial(answer_loss, module, rating_weight=settings.history_loss_weight, workers=workers)
     for taken in optimize(
@@ -134,16 +130,25 @@ def tune_llm(
             on_step(Progress(taken.number, len(plan), taken.loss, validated))
     if recompute:
         model.activation_checkpointing_disable()
-    weights = gathered(module, trained_only=False) if workers.sharded else {}
+    tuned = _put_together(training, best.weights, whole)
+    return TunedLlm(tuned, best.history, training.curve.points(best.history))
+
+
+def _put_together(training: Training, best: Weights, whole: PreTrainedModel | PeftModel) -> PreTrainedModel | None:
+    """The LLM with its best weights, a LoRA merged, on rank 0; None on the others. All workers must call.
+
+    Args:
+        whole: the LLM or its LoRA: what was trained, or where that is in parts a copy without weights.
+    """
+    workers, adapted = training.workers, isinstance(whole, PeftModel)
+    weights = gathered(training.module, trained_only=False) if workers.sharded else {}
     if workers.rank:
-        return TunedLlm(None, best.history, {})
+        return None
     if workers.sharded:
-        _fill(whole.get_base_model() if adapted else whole, weights | best.weights)
+        _fill(whole.get_base_model() if adapted else whole, weights | best)
     else:
-        set_model_state_dict(module, best.weights, options=StateDictOptions(strict=False))
-    return TunedLlm(
-        (whole.merge_and_unload() if adapted else whole).eval(), best.history, training.curve.points(best.history)
-    )
+        set_model_state_dict(training.module, best, options=StateDictOptions(strict=False))
+    return (whole.merge_and_unload() if adapted else whole).eval()
 
 
 def _hollow(model: nn.Module) -> nn.Module:

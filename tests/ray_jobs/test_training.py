@@ -1,4 +1,4 @@
-"""Training on two Ray Train workers: the retriever learns the same as in one process, LLM and heads come out whole."""
+"""Training on two Ray Train workers, the LLM in parts: all of them learn what one process learns."""
 
 import pytest
 

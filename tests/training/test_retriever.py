@@ -172,5 +172,5 @@ def test_learned_layer_weights_leave_the_mean():
     settings = SMALL.model_copy(update={"aggregate": "weighted"})
     _, learned = train(settings)
     _, mean = train()
-    assert learned.history[0]["loss"] != learned.history[-1]["loss"]
-    assert learned.history[-1] != mean.history[-1]
+    difference = abs(learned.history[-1]["loss"] - mean.history[-1]["loss"])
+    assert difference > 1e-3  # they begin as the mean: weights that stayed there would differ by rounding alone
