@@ -110,12 +110,7 @@ def train_exit_heads(
         raise DataError("no training sample for the exit heads: raise dataset.split.tune_share or heads_share")
     trained = _trained(heads, settings)
     kept = _Kept(heads, trained, validation if workers.rank == 0 else None)
-    if heads.num_features:
-        for layer in trained:
-            _start(heads, layer, samples)
-    kept.offer()
-    if heads.num_features:
-        kept.offer_evidence_alone()
+    _offer_starts(heads, trained, samples, kept)
     curve = Curve()
     if trained:
         module = parallelize(_HeadsLoss(heads, trained, vocabulary), workers)
@@ -216,6 +211,16 @@ def _steps(num_answers: int, settings: ExitHeadsSettings, seed: int) -> list[Ste
         batches = torch.randperm(num_answers, generator=generator).split(settings.batch_size)
         steps += [Step([rows], ends_epoch=number == len(batches)) for number, rows in enumerate(batches, start=1)]
     return steps
+
+
+def _offer_starts(heads: ExitHeads, layers: Sequence[int], samples: HeadSamples, kept: "_Kept") -> None:
+    """What training has to beat: plain copies, or with evidence the best mixtures, and the evidence alone."""
+    if heads.num_features:
+        for layer in layers:
+            _start(heads, layer, samples)
+    kept.offer()
+    if heads.num_features:
+        kept.offer_evidence_alone()
 
 
 @torch.no_grad()

@@ -110,10 +110,7 @@ def tune_llm(
     plan = plan_steps(cold_start_samples, samples, settings, seed=seed)
     adapted = with_lora(model, lora, seed=seed) if lora else model
     whole = _hollow(adapted) if workers.sharded else adapted
-    if recompute:
-        model.activation_checkpointing_enable({"use_reentrant": False})
-    dtype = torch.bfloat16 if autocast else None
-    module = parallelize(AnswerLoss(model, answer_ids, dtype), workers, blocks=model.model.layers, dtype=dtype)
+    module = _parallel(model, answer_ids, workers, autocast=autocast, recompute=recompute)
 
     validation_loss = partial(mean_answer_loss, module, validation, batch_tokens=settings.batch_tokens, workers=workers)
     best = BestWeights(partial(gathered, module, trained_only=True), validation_loss() if validation else None)
@@ -132,6 +129,16 @@ def tune_llm(
         model.activation_checkpointing_disable()
     tuned = _put_together(training, best.weights, whole)
     return TunedLlm(tuned, best.history, training.curve.points(best.history))
+
+
+def _parallel(
+    model: PreTrainedModel, answer_ids: tuple[int, int], workers: Workers, *, autocast: bool, recompute: bool
+) -> nn.Module:
+    """The LLM's `AnswerLoss` on its workers."""
+    if recompute:
+        model.activation_checkpointing_enable({"use_reentrant": False})
+    dtype = torch.bfloat16 if autocast else None
+    return parallelize(AnswerLoss(model, answer_ids, dtype), workers, blocks=model.model.layers, dtype=dtype)
 
 
 def _put_together(training: Training, best: Weights, whole: PreTrainedModel | PeftModel) -> PreTrainedModel | None:
