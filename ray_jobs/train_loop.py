@@ -31,8 +31,9 @@ from optirag_core.inference.opening import Artifacts, open_artifacts
 from optirag_core.recipes import Recipe, prompt_config
 from optirag_core.training.checkpoints import Checkpoints
 from optirag_core.training.workers import Workers
-from ray_jobs.progress import Reporter, progress_bar
+from ray_jobs.progress import Reporter, progress_shown
 from ray_jobs.session import own_error
+from ray_jobs.trackers import tracking
 
 log = logging.getLogger(__name__)
 METRICS_FILE = "metrics.json"
@@ -67,7 +68,7 @@ def fit(
     unit: str,
     weights: str | None = None,
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Run `loop` on the workers, with a progress bar in `unit`, and open what rank 0 hands back.
+    """Run `loop` on the workers, show and track its progress in `unit`s, and open what rank 0 hands back.
 
     Args:
         loop: calls `start_worker` on its argument first and `results` last.
@@ -86,16 +87,18 @@ def fit(
         "kind": recipe.kind, "training": recipe.training, "weights": weights,
     }  # fmt: skip
     try:
-        with progress_bar(recipe.kind, unit) as board:
-            result = _fitted(loop, config | {"board": board}, workers, storage, settings.training.max_failures)
-        with scratch_folder() as folder:
-            result.checkpoint.to_directory(str(folder))
-            if not workers.num_workers:  # in-process nothing is uploaded: the checkpoint is the worker's folder
-                shutil.rmtree(result.checkpoint.path)
-            metrics_file = folder / METRICS_FILE
-            metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
-            metrics_file.unlink()
-            yield folder, metrics
+        with tracking(settings.tracking, recipe) as tracked:
+            with progress_shown(recipe.kind, unit, tracked.add) as board:
+                result = _fitted(loop, config | {"board": board}, workers, storage, settings.training.max_failures)
+            with scratch_folder() as folder:
+                result.checkpoint.to_directory(str(folder))
+                if not workers.num_workers:  # in-process nothing is uploaded: the checkpoint is the worker's folder
+                    shutil.rmtree(result.checkpoint.path)
+                metrics_file = folder / METRICS_FILE
+                metrics = json.loads(metrics_file.read_text(encoding="utf-8"))
+                metrics_file.unlink()
+                tracked.add_metrics(metrics)
+                yield folder, metrics
     finally:
         filesystem, path = pyarrow.fs.FileSystem.from_uri(storage)
         if filesystem.get_file_info(path).type == pyarrow.fs.FileType.Directory:
@@ -181,7 +184,7 @@ def start_worker(config: Mapping[str, Any]) -> Worker:
 
 @contextmanager
 def results(worker: Worker, metrics: dict[str, Any]) -> Iterator[Path | None]:
-    """Collect rank 0's files and hand them to the driver; every rank must enter.
+    """Collect rank 0's files and hand them to the driver; every rank must enter, when its last step is reported.
 
     Yields:
         A folder to save files in, None on the other ranks.
@@ -190,6 +193,7 @@ def results(worker: Worker, metrics: dict[str, Any]) -> Iterator[Path | None]:
         yield None
         ray.train.report(metrics)
         return
+    worker.progress.close()
     folder = Path(tempfile.mkdtemp(prefix="optirag-train-"))  # deleted by Ray once uploaded, or by `fit`
     yield folder
     (folder / METRICS_FILE).write_text(json.dumps(metrics), encoding="utf-8")

@@ -55,7 +55,7 @@ def _loop(config: dict[str, Any]) -> None:
         graph, held_out, settings,
         seed=worker.settings.seed, workers=worker.workers, checkpoints=worker.checkpoints,
         on_epoch=lambda epoch, entry: worker.progress(
-            epoch + 1, settings.max_epochs, loss=entry["loss"], validation_loss=entry["validation_loss"]
+            epoch + 1, settings.max_epochs, **{name: value for name, value in entry.items() if name != "step"}
         ),
     )  # fmt: skip
     metrics = {}

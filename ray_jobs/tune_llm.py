@@ -102,7 +102,9 @@ def _tuned(
         cold_start_samples=cold, validation=held_out if tuning.select_epoch else (),
         autocast=pretrained is not None and pretrained.dtype == "bfloat16",
         recompute=settings.training.llm.recompute, workers=worker.workers, checkpoints=worker.checkpoints,
-        on_step=lambda step: worker.progress(step.number, step.total, loss=step.loss),
+        on_step=lambda step: worker.progress(
+            step.number, step.total, tokens=step.tokens, loss=step.loss, validation_loss=step.validation_loss
+        ),
     )  # fmt: skip
 
 

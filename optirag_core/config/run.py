@@ -118,6 +118,13 @@ class TrainingSettings(Section):
     )
 
 
+class TrackingSettings(Section):
+    """Where a training's figures go while it runs, beside the terminal."""
+
+    tensorboard: str | None = Field(None, description="folder of TensorBoard's event files, one folder per training")
+    mlflow: str | None = Field(None, description="MLflow's tracking URI, e.g. http://host:5000")
+
+
 class StorageSettings(Section):
     """How often and how long an S3 workspace is tried; credentials come from the standard chain alone."""
 

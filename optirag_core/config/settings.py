@@ -15,6 +15,7 @@ from optirag_core.config.run import (
     RequestsSettings,
     RunSettings,
     StorageSettings,
+    TrackingSettings,
     TrainingSettings,
 )
 from optirag_core.config.section import Section
@@ -42,6 +43,7 @@ class Settings(Section):
     run: RunSettings = RunSettings()
     actors: ActorsSettings = ActorsSettings()
     training: TrainingSettings = TrainingSettings()
+    tracking: TrackingSettings = TrackingSettings()
     storage: StorageSettings = StorageSettings()
     ray: RaySettings = RaySettings()
 

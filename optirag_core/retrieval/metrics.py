@@ -19,57 +19,70 @@ SCORES_PER_CHUNK = 2**24
 """Bounds the [C, I] matrix of scores to 64 MiB."""
 
 
+class HeldOutUsers:
+    """The users of held-out interactions, and how well scores rank these among the items they have not trained on."""
+
+    def __init__(self, graph: BipartiteGraph, held_out: pa.Table, *, max_users: int = MAX_USERS, seed: int = 0) -> None:
+        """Held-out rows whose user or item is not in the graph are left out.
+
+        Args:
+            held_out: rows of `INTERACTIONS` of one split.
+            seed: draws `max_users` users where more have held-out items.
+        """
+        edges = graph.edges_of(held_out)
+        users = edges[0].unique()  # sorted
+        if len(users) > max_users:
+            chosen = torch.randperm(len(users), generator=torch.Generator().manual_seed(seed))[:max_users]
+            users = users[chosen].sort().values
+        self.users = users  # [U'] rows of the graph's users
+        self.held_out = edges[:, torch.isin(edges[0], users)]  # [2, E']
+        trained = torch.stack([graph.user_index, graph.item_index])
+        self._trained = trained[:, torch.isin(trained[0], users)]  # [2, E']
+        self._num_items = graph.num_items
+
+    def ranked(self, score: Callable[[Tensor], Tensor], k: int = 20) -> dict[str, float | None]:
+        """Recall@k and NDCG@k: `recall_at_k`, `ndcg_at_k`, None without a held-out edge.
+
+        As in link prediction every held-out interaction counts, liked or not.
+
+        Args:
+            score: rows of users [C] -> scores of all items [C, I].
+        """
+        names = {"recall": f"recall_at_{k}", "ndcg": f"ndcg_at_{k}"}
+        if len(self.users) == 0:
+            return dict.fromkeys(names.values())
+        metrics = LinkPredMetricCollection({"recall": LinkPredRecall(k), "ndcg": LinkPredNDCG(k)})
+        for chunk in self.users.split(max(1, SCORES_PER_CHUNK // self._num_items)):
+            scores = score(chunk).cpu()  # [C, I]
+            scores[tuple(_local_edges(self._trained, chunk))] = -torch.inf
+            ranking = scores.topk(min(k, self._num_items)).indices  # [C, k]
+            metrics.update(ranking, _local_edges(self.held_out, chunk))
+        return {names[name]: float(value) for name, value in metrics.compute().items()}
+
+
 def retrieval_metrics(
-    user_embeddings: Tensor,
-    item_embeddings: Tensor,
-    graph: BipartiteGraph,
-    held_out: pa.Table,
-    k: int = 20,
-    *,
-    seed: int = 0,
+    user_embeddings: Tensor, item_embeddings: Tensor, graph: BipartiteGraph, held_out: pa.Table, k: int = 20
 ) -> dict[str, float | int | None]:
     """Recall@k and NDCG@k of the embeddings' inner products, and of popularity beside them.
-
-    As in link prediction every held-out interaction counts, liked or not. A user's training items are not ranked.
-    Held-out rows whose user or item is not in the graph are left out, for popularity too.
 
     Args:
         user_embeddings: [U, D]; their lengths do not matter.
         item_embeddings: [I, D], with their lengths.
-        held_out: rows of `INTERACTIONS` of one split.
-        seed: draws `MAX_USERS` users where more have held-out items.
+        held_out: as in `HeldOutUsers`.
 
     Returns:
         recall_at_k, ndcg_at_k, popularity_recall_at_k, popularity_ndcg_at_k (None without a held-out edge),
         num_users, num_held_out.
     """
-    edges = graph.edges_of(held_out)
-    users = edges[0].unique()  # sorted
-    if len(users) > MAX_USERS:
-        chosen = torch.randperm(len(users), generator=torch.Generator().manual_seed(seed))[:MAX_USERS]
-        users = users[chosen].sort().values
+    asked = HeldOutUsers(graph, held_out)
     popularity = _popularity_scores(graph)
-    results: dict[str, float | int | None] = {
-        **_rank("", lambda rows: user_embeddings[rows] @ item_embeddings.T, users, edges, graph, k),
-        **_rank("popularity_", lambda rows: popularity.repeat(len(rows), 1), users, edges, graph, k),
+    popular = asked.ranked(lambda rows: popularity.repeat(len(rows), 1), k)
+    return {
+        **asked.ranked(lambda rows: user_embeddings[rows] @ item_embeddings.T, k),
+        **{f"popularity_{name}": value for name, value in popular.items()},
+        "num_users": len(asked.users),
+        "num_held_out": asked.held_out.size(1),
     }
-    return {**results, "num_users": len(users), "num_held_out": int(torch.isin(edges[0], users).sum())}
-
-
-def _rank(
-    prefix: str, score: Callable[[Tensor], Tensor], users: Tensor, edges: Tensor, graph: BipartiteGraph, k: int
-) -> dict[str, float | None]:
-    names = {"recall": f"{prefix}recall_at_{k}", "ndcg": f"{prefix}ndcg_at_{k}"}
-    if len(users) == 0:
-        return dict.fromkeys(names.values())
-    metrics = LinkPredMetricCollection({"recall": LinkPredRecall(k), "ndcg": LinkPredNDCG(k)})
-    train = torch.stack([graph.user_index, graph.item_index])
-    for chunk in users.split(max(1, SCORES_PER_CHUNK // graph.num_items)):
-        scores = score(chunk)  # [C, I]
-        scores[tuple(_local_edges(train, chunk))] = -torch.inf
-        ranking = scores.topk(min(k, graph.num_items)).indices  # [C, k]
-        metrics.update(ranking, _local_edges(edges, chunk))
-    return {names[name]: float(value) for name, value in metrics.compute().items()}
 
 
 def _popularity_scores(graph: BipartiteGraph) -> Tensor:

@@ -35,6 +35,7 @@ class Progress:
 
     number: int
     total: int
+    tokens: int  # that the step read, of all workers
     loss: float
     validation_loss: float | None = None  # where an epoch ends, mean over the validation answers
 
@@ -124,7 +125,8 @@ def tune_llm(
             validated = validation_loss()
             best.offer({"step": taken.number, "loss": taken.epoch_loss, "validation_loss": validated})
         if on_step:
-            on_step(Progress(taken.number, len(plan), taken.loss, validated))
+            tokens = sum(sample.num_tokens for batch in taken.step.batches for sample in batch)
+            on_step(Progress(taken.number, len(plan), tokens, taken.loss, validated))
     if recompute:
         model.activation_checkpointing_disable()
     tuned = _put_together(training, best.weights, whole)

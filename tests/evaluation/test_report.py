@@ -251,14 +251,20 @@ def test_one_class_shows_log_losses_by_layer(render, summary_with_worth):
 
 def test_shows_what_was_trained(render, summary):
     curves = {
-        "retriever": {"loss": [[10, 0.7], [20, 0.5]], "validation_loss": [[10, 0.65], [20, 0.6]]},
+        "retriever": {
+            "loss": [[10, 0.7], [20, 0.5]],
+            "validation_loss": [[10, 0.65], [20, 0.6]],
+            "recall_at_20": [[10, 0.02], [20, 0.04]],
+            "ndcg_at_20": [[10, 0.01], [20, 0.03]],
+        },
         "llm": {"loss": [[5, 1.5]], "validation_loss": []},
         "exit_heads": {"loss": [], "validation_loss": []},  # none was trained
     }
     page = Page(render(summary, curves=curves))
-    labels = [each["aria-label"] for each in page.all("svg") if "training loss" in each["aria-label"]]
+    labels = [each["aria-label"] for each in page.all("svg") if each["aria-label"].startswith(("Retriever:", "LLM:"))]
     assert labels == [
         "Retriever: training loss from 0.7000 to 0.5000 in 20 steps, least validation loss 0.6000.",
+        "Retriever: Recall@20 from 0.0200 to 0.0400, NDCG@20 from 0.0100 to 0.0300.",
         "LLM: training loss from 1.5000 to 1.5000 in 5 steps.",
     ]
     assert page.text.index("Plots") < page.text.index("Loss against steps") < page.text.index("left out")

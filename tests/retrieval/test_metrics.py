@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from optirag_core.retrieval import metrics
 from optirag_core.retrieval.graph import build_graph
-from optirag_core.retrieval.metrics import retrieval_metrics
+from optirag_core.retrieval.metrics import HeldOutUsers, retrieval_metrics
 from tests.retrieval.reference_retrieval import interactions, recall_and_ndcg
 
 # Users a, b, c; items p, q, r, s. Train: a-p, b-p, b-q, b-r, c-s. Popularity: p 2, q 1, r 1, s 1.
@@ -63,13 +63,12 @@ def test_no_usable_held_out_row():
     assert result["num_users"] == 0
 
 
-def test_many_users_are_sampled_with_a_seed(monkeypatch):
-    monkeypatch.setattr(metrics, "MAX_USERS", 1)
+def test_many_users_are_sampled_with_a_seed():
     graph = build_graph(interactions(*TRAIN))
     held_out = interactions(("a", "s"), ("a", "q"), ("c", "r"), split="test")
-    results = [retrieval_metrics(USERS, ITEMS, graph, held_out, k=2, seed=seed) for seed in range(8)]
-    assert {result["num_held_out"] for result in results} == {1, 2}  # c alone, or a alone
-    assert results[0] == retrieval_metrics(USERS, ITEMS, graph, held_out, k=2, seed=0)
+    drawn = [HeldOutUsers(graph, held_out, max_users=1, seed=seed) for seed in range(8)]
+    assert {each.held_out.size(1) for each in drawn} == {1, 2}  # c alone, or a alone
+    assert torch.equal(drawn[0].users, HeldOutUsers(graph, held_out, max_users=1, seed=0).users)
 
 
 @settings(max_examples=30, deadline=None)

@@ -9,6 +9,7 @@ from optirag_core.errors import ConfigError, DataError
 from optirag_core.retrieval.gcn import Gcn
 from optirag_core.retrieval.graph import build_graph
 from optirag_core.retrieval.index import UserIndex
+from optirag_core.retrieval.metrics import retrieval_metrics
 from optirag_core.retrieval.triples import sample_triples
 from optirag_core.training import retriever
 from optirag_core.training.retriever import train_retriever, training_bytes
@@ -103,10 +104,25 @@ def test_early_stop_keeps_the_best_epoch():
     assert trained.metrics["stopped_early"] is True
     assert trained.metrics["validation_loss"] == min(losses)
     assert epochs == [(epoch, entry["loss"]) for epoch, entry in enumerate(trained.history)]
+    recalls = [[epoch["step"], epoch["recall_at_20"]] for epoch in trained.history]
+    assert trained.metrics["curve"]["recall_at_20"] == recalls
     until_best = SMALL.model_copy(update={"max_epochs": best + 1})
     _, again = train(until_best, held_out=opposite)
     assert torch.equal(trained.user_embeddings, again.user_embeddings)
     assert again.metrics["stopped_early"] is False
+
+
+def test_every_epoch_is_ranked_as_its_embeddings_are():
+    settings = SMALL.model_copy(update={"max_epochs": 3, "patience": 3})
+    graph, trained = train(settings)
+    _, validation = community_rows()
+    held_out = interactions(*validation, split="validation")
+    expected = retrieval_metrics(trained.user_embeddings, trained.item_embeddings, graph, held_out)
+    best = trained.history[trained.metrics["best_epoch"]]
+    assert {name: best[name] for name in ("recall_at_20", "ndcg_at_20")} == {
+        name: pytest.approx(expected[name]) for name in ("recall_at_20", "ndcg_at_20")
+    }
+    assert len({epoch["ndcg_at_20"] for epoch in trained.history}) == 3
 
 
 @pytest.mark.parametrize("held_out", [[], [("nobody", "i01"), ("u01", "nothing")]])
@@ -114,7 +130,7 @@ def test_without_usable_validation_all_epochs_are_trained(held_out):
     _, trained = train(held_out=held_out)
     curve = trained.metrics["curve"]
     assert curve["loss"][-1][0] == trained.history[-1]["step"]
-    assert curve["validation_loss"] == []
+    assert curve["validation_loss"] == curve["recall_at_20"] == []
     assert {name: value for name, value in trained.metrics.items() if name != "curve"} == {
         "num_epochs": SMALL.max_epochs,
         "best_epoch": SMALL.max_epochs - 1,
