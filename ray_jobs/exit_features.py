@@ -29,6 +29,7 @@ from optirag_core.inference.parts import check_prompts_fit, open_assembler, open
 from optirag_core.inference.requests import test_requests
 from optirag_core.recipes import exit_features_recipe
 from optirag_core.training.exit_features import features_of, labelled_prompts, labelled_requests, save_features
+from optirag_core.training.finished_features import FinishedFeatures
 from ray_jobs.command import run_job
 from ray_jobs.run_board import noted
 from ray_jobs.session import ray_session
@@ -54,23 +55,39 @@ def exit_features(settings: Settings) -> Artifact:
     arguments = {"settings": settings.model_dump(mode="json"), "pins": artifacts.pins}
     stages = Stage(BuildLabelledPrompts, arguments), Stage(RecordStates, arguments)
     shape = ModelShape.of(AutoConfig.from_pretrained(artifacts["llm"].path))
+    finished = FinishedFeatures(artifacts.workspace, recipe.training)
     with ray_session(settings.ray), scratch_folder() as files:
-        num_pairs = save_features(_tables(requests, *stages, settings), shape, files)
+        num_pairs = save_features(_tables(requests, finished, *stages, settings), shape, files)
         artifact = recipe.save(artifacts.workspace, files, {"requests": len(requests), "pairs": num_pairs})
     log.info("exit features: hidden states of %d labelled pairs", num_pairs)
     return artifact
 
 
-def _tables(requests: pa.Table, build: Stage, record: Stage, settings: Settings) -> Iterator[tuple[int, pa.Table]]:
-    """Features by the number of their shard."""
+def _tables(
+    requests: pa.Table, finished: FinishedFeatures, build: Stage, record: Stage, settings: Settings
+) -> Iterator[tuple[int, pa.Table]]:
+    """Features by the number of their shard: what a killed job has left, then the rest."""
     starts = range(0, len(requests), REQUESTS_PER_SHARD)
-    shards = [shard_row(number, requests.slice(start, REQUESTS_PER_SHARD)) for number, start in enumerate(starts)]
+    left = []
+    for number, start in enumerate(starts):
+        table = finished.read(start, start + REQUESTS_PER_SHARD)
+        if table is None:
+            left.append(number)
+        else:
+            yield number, table
+    if len(left) < len(starts):
+        log.info("exit features: %d of %d shards are finished already", len(starts) - len(left), len(starts))
+    if not left:
+        return
+    shards = [shard_row(number, requests.slice(starts[number], REQUESTS_PER_SHARD)) for number in left]
     units = [row for shard in shards for row in shard.to_pylist()]
-    bar = tqdm(desc="exit features", unit="shard", total=len(units))
+    bar = tqdm(desc="exit features", unit="shard", total=len(starts), initial=len(starts) - len(left))
     with closing(bar), closing(through_stages(units, build, record, settings)) as blocks:
         for block in blocks:
+            number, table = shard_table(block)
+            finished.write(starts[number], starts[number] + REQUESTS_PER_SHARD, table)
             bar.update()
-            yield shard_table(block)
+            yield number, table
 
 
 class BuildLabelledPrompts:
