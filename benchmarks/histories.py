@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 import torch
 
 from benchmarks.hardware import commit, hardware
+from optirag_core.config.data import IndexSettings
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.schema import INTERACTIONS, TIMESTAMP
 from optirag_core.retrieval.index import UserIndex
@@ -126,7 +127,7 @@ def _write(folder: Path, num_users: int) -> None:
     Dataset(pa.table(columns, schema=INTERACTIONS), users, items, {}).save(folder)
     vectors = torch.nn.functional.normalize(torch.randn(num_users, WIDTH, generator=torch.Generator().manual_seed(0)))
     save_vectors(folder / "retriever", "user", user_ids, vectors)
-    UserIndex.build(user_ids, vectors, "Flat").save(folder / "retriever")
+    UserIndex.build(user_ids, vectors, IndexSettings()).save(folder / "retriever")
     pq.write_table(pa.table({"user_id": user_ids}), folder / "retriever" / "users.parquet", write_page_checksum=True)
     os.sync()  # pages that are not on disk yet would count as written by whoever maps them
 

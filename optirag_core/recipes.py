@@ -1,7 +1,7 @@
 """What each artifact is made from: the settings that it depends on and no others, and its parents.
 
     dataset <- dataset, the raw files            evidence <- evidence.attributes, dataset
-    retriever <- retriever, dataset              index <- index, retriever
+    retriever <- retriever, dataset              index <- index, retriever, dataset
     llm <- llm, prompt, evidence.prompt, all above
     exit_features <- exit_features, exit_heads.layers, exit_policy.window, engine.dtype, prompt, all above
     exit_heads <- exit_heads, evidence.heads, prompt, all above
@@ -90,7 +90,8 @@ def retriever_recipe(settings: Settings, parents: Mapping[str, str]) -> Recipe:
 
 
 def index_recipe(settings: Settings, parents: Mapping[str, str]) -> Recipe:
-    return Recipe("index", {"index": _plain(settings.index)}, parents)
+    config = {"index": _plain(settings.index, without={"min_recall", "gpu"}), "seed": settings.seed}
+    return Recipe("index", config, parents)
 
 
 def llm_recipe(settings: Settings, parents: Mapping[str, str], weights: str | None) -> Recipe:
@@ -181,7 +182,7 @@ def _plain(section: Section, without: Collection[str] = ()) -> dict[str, Any]:
     """The section as JSON values.
 
     Args:
-        without: settings that another artifact depends on, or that name a place; what lies there is in the recipe by
-            its digest.
+        without: settings that another artifact depends on, that say where it is made or when it is refused, or that
+            name a place; what lies there is in the recipe by its digest.
     """
     return section.model_dump(mode="json", exclude=set(without))

@@ -4,6 +4,7 @@ python -m ray_jobs.train_retriever --config ray_jobs/configs/demo.yaml
 """
 
 import logging
+import time
 from typing import Any
 
 import pyarrow.compute as pc
@@ -11,11 +12,14 @@ import pyarrow.compute as pc
 from optirag_core.artifacts import Artifact, scratch_folder
 from optirag_core.config.settings import Settings
 from optirag_core.data.dataset import Dataset
+from optirag_core.data.histories import Histories
 from optirag_core.inference.opening import Artifacts, open_artifacts
 from optirag_core.recipes import Recipe, index_recipe, retriever_recipe
+from optirag_core.retrieval.faiss_index import require_gpu
 from optirag_core.retrieval.graph import build_graph
 from optirag_core.retrieval.index import UserIndex
 from optirag_core.retrieval.metrics import retrieval_metrics
+from optirag_core.retrieval.recall import measured, require_recall
 from optirag_core.retrieval.vectors import load_vectors, save_vectors
 from optirag_core.training.retriever import train_retriever as train
 from ray_jobs.command import run_job
@@ -31,10 +35,13 @@ def train_retriever(settings: Settings) -> Artifact:
     recipe = retriever_recipe(settings, artifacts.digests)
     retriever = recipe.made(artifacts.workspace) or _trained(settings, artifacts, recipe)
     recipe = index_recipe(settings, {**artifacts.digests, "retriever": retriever.digest})
-    return recipe.made(artifacts.workspace) or _indexed(settings, artifacts, retriever, recipe)
+    index = recipe.made(artifacts.workspace) or _indexed(settings, artifacts, retriever, recipe)
+    require_recall(index.metrics, settings.index)  # one that is there may have been made for another bound
+    return index
 
 
 def _trained(settings: Settings, artifacts: Artifacts, recipe: Recipe) -> Artifact:
+    require_gpu(settings.index)  # before the training, not after it
     with ray_session(settings.ray), fit(_loop, settings, artifacts, recipe, unit="epoch") as (files, metrics):
         artifact = recipe.save(artifacts.workspace, files, metrics)
     log.info(
@@ -69,10 +76,20 @@ def _loop(config: dict[str, Any]) -> None:
 
 
 def _indexed(settings: Settings, artifacts: Artifacts, retriever: Artifact, recipe: Recipe) -> Artifact:
-    index = UserIndex.build(*load_vectors(retriever.path, "user"), settings.index.factory)
+    user_ids, embeddings = load_vectors(retriever.path, "user")
+    active = Histories.open(artifacts["dataset"].path).activity(user_ids)
+    started = time.perf_counter()
+    index = UserIndex.build(user_ids, embeddings, settings.index, num_interactions=active, seed=settings.seed)
+    metrics = {"build_seconds": time.perf_counter() - started, **measured(index, seed=settings.seed)}
+    shown = ("num_indexed", "num_users", "recall_at_10", "queries_per_s", "exact_queries_per_s")
+    log.info(
+        "index: %s of %d of %d users, recall@10 %.4f, %.0f queries/s (exact search %.0f)",
+        settings.index.factory, *(metrics[name] for name in shown),
+    )  # fmt: skip
+    require_recall(metrics, settings.index)
     with scratch_folder() as files:
         index.save(files)
-        return recipe.save(artifacts.workspace, files, {"num_users": len(index.embeddings)})
+        return recipe.save(artifacts.workspace, files, metrics)
 
 
 if __name__ == "__main__":

@@ -106,9 +106,29 @@ class RetrieverSettings(Section):
 
 
 class IndexSettings(Section):
-    """The index over the retriever's user vectors."""
+    """The index over the retriever's user vectors (docs/retrieval.md says which for how many users)."""
 
-    factory: str = Field("Flat", description="FAISS factory string; Flat is exact")
+    factory: str = Field("Flat", description="FAISS factory string, e.g. IVF1024,Flat or HNSW32; Flat is exact")
+    search_parameters: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z_]+=[1-9][0-9]{0,6}(,[A-Za-z_]+=[1-9][0-9]{0,6})*$",
+        description="what a search may cost, in FAISS's words: nprobe=64, efSearch=128; default: an IVF index visits "
+        "1/16 of its lists, or 8",
+    )
+    candidates: Annotated[int, Field(ge=1, le=2048)] = Field(
+        64,
+        description="users that FAISS returns, at least, to be ranked anew by their vectors: more for PQ; also the "
+        "least efSearch of HNSW",
+    )
+    min_recall: Share = Field(
+        0.9, description="an index that finds less of the true 10 nearest users is refused; Flat finds all"
+    )
+    min_history: Count = Field(
+        1, description="training interactions of a user whom others may get as similar; all users may ask"
+    )
+    gpu: bool = Field(
+        False, description="train and fill it on a GPU (faiss-gpu); it is stored, measured and searched on the CPU"
+    )
 
 
 class PromptSettings(Section):

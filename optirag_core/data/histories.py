@@ -195,6 +195,11 @@ class Histories:
         counts = np.bincount(self._items[self._in_train], minlength=len(self._item_ids))
         return np.append(counts, 0)[_rows_of(item_ids, self._item_ids)]  # row -1, of an unknown item, counts 0
 
+    def activity(self, user_ids: pa.Array) -> np.ndarray:
+        """Training interactions of each of the users: [U']."""
+        counts = np.add.reduceat(self._in_train, self._first, dtype=np.int64)  # every user here has an interaction
+        return np.append(counts, 0)[_rows_of(user_ids, self._user_ids)]
+
     def _rows(self, user_id: str | None) -> slice:
         """Where the user's interactions lie."""
         user = self._user_ids.row(user_id)

@@ -1,9 +1,10 @@
 """The index of similar users: cosine top-k over user vectors, by FAISS.
 
-Shape legend: `U` users, `Q` query users, `D` embedding width, `k` neighbours, `c` candidates that FAISS returns.
+Shape legend: `U` users, `M` of them whom the index holds, `Q` query users, `D` embedding width, `k` neighbours, `c`
+candidates that FAISS returns.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -12,24 +13,20 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
-from optirag_core.data.mapped import SortedIds
+from optirag_core.config.data import IndexSettings
+from optirag_core.data.mapped import SortedIds, open_mapped, write_mapped
 from optirag_core.errors import ArtifactCorrupt, ConfigError
+from optirag_core.retrieval.faiss_index import filled_index
 from optirag_core.retrieval.faiss_library import load_faiss
 from optirag_core.retrieval.vectors import load_vectors
 
-INDEX_FILE = "index.faiss"
+INDEX_FILE, ROWS_FILE = "index.faiss", "index_rows.arrow"
 
 SPARE_CANDIDATES = 16
 """Fetched beyond k + 1, so that rounding inside FAISS cannot push a true neighbour over the edge."""
 
-QUERIES_PER_SEARCH = 4096
-"""Bounds the gathered candidates [Q, c, D] to about 40 MiB at k = 4 and D = 64."""
-
-PROBED_SHARE = 1 / 16
-"""Share of an IVF index's lists that a query visits.
-
-Finds 98 % of the true 4 neighbours of BookCrossing's 56,509 users in IVF512; FAISS's default of one list finds 61 %.
-"""
+CANDIDATES_PER_SEARCH = 2**18
+"""Bounds the gathered vectors [Q, c, D] to 64 MiB at D = 64."""
 
 
 class Neighbour(NamedTuple):
@@ -42,38 +39,52 @@ class Neighbour(NamedTuple):
 class UserIndex:
     """User vectors and the FAISS index over them; make one with `build` or `load`."""
 
-    def __init__(self, user_ids: pa.LargeStringArray, embeddings: Tensor, index: Any) -> None:
-        self.user_ids = SortedIds(user_ids)  # [U]
-        self.embeddings = embeddings  # [U, D]
+    def __init__(
+        self, user_ids: pa.LargeStringArray, embeddings: Tensor, index: Any, rows: np.ndarray, candidates: int
+    ) -> None:
+        """
+        Args:
+            user_ids: [U], ascending, distinct.
+            embeddings: [U, D] float32, each of length 1.
+            index: of FAISS, over M of the vectors.
+            rows: [M] int32, ascending: entry m of the index is user `rows[m]`.
+            candidates: the least number that FAISS is asked for.
+        """
+        self.user_ids = SortedIds(user_ids)
+        self.embeddings = embeddings
+        self.rows = rows
         self._index = index
+        self._candidates = candidates
 
     @classmethod
-    def build(cls, user_ids: pa.Array, embeddings: Tensor, factory: str) -> Self:
+    def build(
+        cls, user_ids: pa.Array, embeddings: Tensor, settings: IndexSettings, *,
+        num_interactions: np.ndarray | None = None, seed: int = 0,
+    ) -> Self:  # fmt: skip
         """Index the users' vectors.
 
         Args:
             user_ids: [U], ascending, distinct.
             embeddings: [U, D] float32, each of length 1.
-            factory: FAISS factory string; "Flat" is exact, IVF and HNSW are approximate.
+            num_interactions: [U] training interactions, which `index.min_history` counts; default: all users suffice.
+            seed: draws the vectors that train the index, where not all do.
 
         Raises:
-            ConfigError: FAISS is missing or installed twice, or the number of users is too small for such an index.
+            ConfigError: FAISS is missing or installed twice, sees no GPU, or cannot make such an index of these
+                vectors; or no user has `index.min_history` interactions.
         """
-        faiss = load_faiss()
-        vectors = np.ascontiguousarray(embeddings.numpy(), dtype=np.float32)
-        try:
-            index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
-            index.train(vectors)
-        except RuntimeError as error:  # what FAISS raises for an unknown string and for too few vectors alike
-            raise ConfigError(
-                f"index.factory {factory!r} does not fit {len(vectors):,} users of width {vectors.shape[1]}: "
-                f"use Flat, or one with fewer lists; FAISS says: {str(error).splitlines()[0][-200:]}"
-            ) from None
-        index.add(vectors)
-        _probe_enough(faiss, index)
         ids = user_ids.cast(pa.large_string())
         assert pc.all(pc.less(ids[:-1], ids[1:])).as_py() is not False, "user ids are searched by bisection"
-        return cls(ids, embeddings, index)
+        rows = np.arange(len(ids), dtype=np.int32)
+        if num_interactions is not None:
+            rows = rows[num_interactions >= settings.min_history]
+        if len(rows) == 0:
+            raise ConfigError(
+                f"index.min_history {settings.min_history} leaves none of {len(ids):,} users to be similar to others: "
+                f"lower it, the most active user has {num_interactions.max()} training interactions"
+            )
+        vectors = np.ascontiguousarray(embeddings.numpy(), dtype=np.float32)
+        return cls(ids, embeddings, filled_index(vectors, rows, settings, seed=seed), rows, settings.candidates)
 
     def __contains__(self, user_id: str) -> bool:
         """Whether the user has training interactions; one who has none is a cold start."""
@@ -93,17 +104,37 @@ class UserIndex:
         Source: arXiv:2501.02173v2, algorithm 1, lines 16-18.
 
         Args:
-            user_ids: any; one who is not in the index (no training interaction) gets an empty list.
+            user_ids: any; one without training interactions gets an empty list, one below `index.min_history` does not.
             k: the most to return; fewer where the index holds fewer others.
         """
         rows = np.array([self.user_ids.row(user_id) for user_id in user_ids], dtype=np.int64)
         known = rows[rows >= 0]
-        found = self._search(known, k) if k > 0 else iter([[]] * len(known))
+        found = map(self._neighbours, *self.nearest(known, k))
         return [next(found) if row >= 0 else [] for row in rows]
 
+    def nearest(self, rows: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """`similar_batch` in numbers.
+
+        Args:
+            rows: [Q] of the users that ask.
+
+        Returns:
+            [Q, k] rows of the similar users, and [Q, k] float64 similarities, descending; fewer columns where the index
+            holds fewer users, and -inf where fewer were found.
+        """
+        if len(rows) * k == 0:
+            return np.empty((len(rows), k), np.int64), np.empty((len(rows), k))
+        num_candidates = min(max(k + 1 + SPARE_CANDIDATES, self._candidates), self._index.ntotal)
+        size = max(1, CANDIDATES_PER_SEARCH // num_candidates)
+        parts = [self._ranked(rows[start : start + size], k, num_candidates) for start in range(0, len(rows), size)]
+        found, similarities = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return found, similarities
+
     def save(self, folder: Path) -> None:
-        """Write index.faiss into an existing local folder; the vectors stay where they came from."""
+        """Write the index into an existing local folder; the vectors stay where they came from."""
         load_faiss().write_index(self._index, str(folder / INDEX_FILE))
+        facts = {"num_users": str(len(self.embeddings)), "candidates": str(self._candidates)}
+        write_mapped(pa.record_batch({"row": pa.array(self.rows)}, metadata=facts), folder / ROWS_FILE)
 
     @classmethod
     def load(cls, vectors: Path, folder: Path) -> Self:
@@ -116,32 +147,31 @@ class UserIndex:
             folder: of `save`.
 
         Raises:
-            ArtifactCorrupt: the files disagree on the number or width of the vectors.
+            ArtifactCorrupt: the files disagree on the number or width of the vectors, or an earlier version made them.
         """
+        if not (folder / ROWS_FILE).is_file():
+            raise ArtifactCorrupt(f"{folder} has no {ROWS_FILE}: an earlier version made it; run train_retriever again")
         user_ids, embeddings = load_vectors(vectors, "user")
         faiss = load_faiss()
         index = faiss.read_index(str(folder / INDEX_FILE), faiss.IO_FLAG_MMAP_IFC)
-        if (index.ntotal, index.d) != tuple(embeddings.shape):
+        batch = open_mapped(folder / ROWS_FILE)
+        num_users, candidates = (int(batch.schema.metadata[name]) for name in (b"num_users", b"candidates"))
+        if index.ntotal != len(batch) or (num_users, index.d) != tuple(embeddings.shape):
             raise ArtifactCorrupt(
-                f"{folder / INDEX_FILE} holds {index.ntotal:,} vectors of width {index.d}, but user_embeddings are "
-                f"{list(embeddings.shape)}; run train_retriever again"
+                f"{folder / INDEX_FILE} holds {index.ntotal:,} vectors of width {index.d}, {ROWS_FILE} {len(batch):,} "
+                f"of {num_users:,} users, but user_embeddings are {list(embeddings.shape)}; run train_retriever again"
             )
-        return cls(user_ids, embeddings, index)
+        return cls(user_ids, embeddings, index, batch["row"].to_numpy(), candidates)
 
-    def _search(self, rows: np.ndarray, k: int) -> Iterator[list[Neighbour]]:
+    def _ranked(self, asking: np.ndarray, k: int, num_candidates: int) -> tuple[np.ndarray, np.ndarray]:
+        """The first k of what FAISS returns, by the similarity of the vectors: [Q] -> twice [Q, k]."""
         vectors = self.embeddings.numpy()
-        num_candidates = min(k + 1 + SPARE_CANDIDATES, self._index.ntotal)
-        for start in range(0, len(rows), QUERIES_PER_SEARCH):
-            chunk = rows[start : start + QUERIES_PER_SEARCH]  # [Q]
-            _, candidates = self._index.search(vectors[chunk], num_candidates)  # [Q, c], -1 where fewer were found
-            similarities = np.einsum("qd,qcd->qc", vectors[chunk], vectors[candidates], dtype=np.float64)
-            similarities[(candidates < 0) | (candidates == chunk[:, None])] = -np.inf
-            order = np.lexsort((candidates, -similarities))[:, :k]  # [Q, c] -> [Q, k]
-            yield from map(
-                self._neighbours,
-                np.take_along_axis(candidates, order, axis=1),
-                np.take_along_axis(similarities, order, axis=1),
-            )
+        _, places = self._index.search(vectors[asking], num_candidates)  # [Q, c], -1 where fewer were found
+        candidates = np.where(places < 0, -1, self.rows[places])  # [Q, c] rows of the users
+        similarities = np.einsum("qd,qcd->qc", vectors[asking], vectors[candidates], dtype=np.float64)
+        similarities[(candidates < 0) | (candidates == asking[:, None])] = -np.inf
+        order = np.lexsort((candidates, -similarities))[:, :k]  # [Q, c] -> [Q, k]
+        return np.take_along_axis(candidates, order, axis=1), np.take_along_axis(similarities, order, axis=1)
 
     def _neighbours(self, rows: np.ndarray, similarities: np.ndarray) -> list[Neighbour]:
         return [
@@ -149,9 +179,3 @@ class UserIndex:
             for row, similarity in zip(rows, similarities, strict=True)
             if similarity > -np.inf
         ]
-
-
-def _probe_enough(faiss: Any, index: Any) -> None:
-    ivf = faiss.try_extract_index_ivf(index)
-    if ivf is not None:
-        ivf.nprobe = max(1, round(ivf.nlist * PROBED_SHARE))

@@ -152,6 +152,12 @@ def test_popularity_counts_training_rows():
     assert counts.tolist() == [2, 0, 0, 1]
 
 
+def test_activity_counts_training_rows():
+    rows = [("a", "x", 5, "train"), ("a", "y", 1, "train"), ("a", "z", 4, "test"), ("b", "x", 2, "tune")]
+    table = interactions(*rows, ("c", "y", 3, "train"))
+    assert Histories.of(table).activity(pa.array(["c", "nobody", "a", "b"])).tolist() == [1, 0, 2, 0]
+
+
 SPLITS = ("train", "tune", "validation", "test")
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from optirag_core.config.data import PromptSettings
+from optirag_core.config.data import IndexSettings, PromptSettings
 from optirag_core.data.histories import Histories
 from optirag_core.data.rows import Rows
 from optirag_core.evidence.evidence import Evidence
@@ -27,7 +27,7 @@ ANGLES = {"a": 0.0, "b": 0.1, "c": 0.3}
 
 def index_of(users):
     vectors = torch.tensor([[np.cos(ANGLES[user]), np.sin(ANGLES[user])] for user in users], dtype=torch.float32)
-    return UserIndex.build(pa.array(users), vectors, "Flat")
+    return UserIndex.build(pa.array(users), vectors, IndexSettings())
 
 
 def plain_evidence(table, items):

@@ -6,6 +6,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from optirag_core.config.data import IndexSettings
 from optirag_core.errors import ConfigError
 from optirag_core.retrieval.faiss_library import load_faiss
 from optirag_core.retrieval.index import UserIndex
@@ -28,7 +29,7 @@ def installed(monkeypatch):
 
 
 def build():
-    return UserIndex.build(pa.array(["a", "b"]), torch.eye(2), "Flat")
+    return UserIndex.build(pa.array(["a", "b"]), torch.eye(2), IndexSettings())
 
 
 def test_two_builds_are_refused(installed):

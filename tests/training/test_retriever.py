@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from optirag_core.config.data import RetrieverSettings
+from optirag_core.config.data import IndexSettings, RetrieverSettings
 from optirag_core.errors import ConfigError, DataError
 from optirag_core.retrieval.gcn import Gcn
 from optirag_core.retrieval.graph import build_graph
@@ -42,7 +42,7 @@ def train(settings=SMALL, *, held_out=None, seed=0, **kwargs):
 @pytest.mark.parametrize("method", ["gcn", "fm"])
 def test_users_of_the_same_community_come_first(method):
     graph, trained = train(SMALL.model_copy(update={"method": method}))
-    index = UserIndex.build(graph.user_ids, trained.user_embeddings, "Flat")
+    index = UserIndex.build(graph.user_ids, trained.user_embeddings, IndexSettings())
     for user in range(24):
         neighbours = index.similar(f"u{user:02}", 5)
         assert {int(neighbour.user_id[1:]) % 2 for neighbour in neighbours} == {user % 2}
