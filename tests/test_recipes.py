@@ -72,6 +72,7 @@ CHANGES = {
     "actors.num_prompt_builders": (3, ""),
     "training.llm.num_workers": (2, ""),
     "training.retriever.num_gpus_per_worker": (1.0, ""),
+    "tracking.tensorboard": ("here", ""),
     "storage.max_attempts": (3, ""),
     "ray.num_cpus": (4, ""),
 }
