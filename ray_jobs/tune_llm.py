@@ -14,7 +14,6 @@ from optirag_core.artifacts import Artifact
 from optirag_core.config.settings import Settings
 from optirag_core.data.dataset import Dataset
 from optirag_core.engine.loading import check_context, load_llm, save_answer_ids, save_llm
-from optirag_core.errors import ArtifactMismatch
 from optirag_core.evaluation.metrics import binary_metrics
 from optirag_core.inference.opening import open_artifacts
 from optirag_core.inference.parts import open_assembler
@@ -23,7 +22,7 @@ from optirag_core.training.answers import answer_scores
 from optirag_core.training.llm import TunedLlm, llama_from_scratch
 from optirag_core.training.llm import tune_llm as tune
 from optirag_core.training.packing import Sample
-from optirag_core.training.pretrained import pretrained_place, weights_digest
+from optirag_core.training.pretrained import pretrained_place, verified_place, weights_digest
 from optirag_core.training.samples import few_shots, labelled_samples
 from optirag_core.training.tokenizer import scratch_tokenizer
 from ray_jobs.command import run_job
@@ -129,13 +128,8 @@ def _untuned(
         tokenizer = scratch_tokenizer(settings.prompt, dataset, shape.vocab_size, evidence=settings.evidence.prompt)
         model = llama_from_scratch(shape, tokenizer, max_tokens=settings.prompt.max_tokens, seed=settings.seed)
         return model, tokenizer
-    place = pretrained_place(settings.llm.pretrained.path)
-    if (found := weights_digest(place)) != weights:
-        raise ArtifactMismatch(
-            f"{settings.llm.pretrained.path} is another LLM ({found[:12]}) on this worker than on the driver "
-            f"({weights[:12]}): give llm.pretrained.path a place that all machines share"
-        )
     pretrained = settings.llm.pretrained
+    place = verified_place(pretrained.path, weights)
     # Steps of 1e-4 vanish in bfloat16 weights: those that are trained are float32, a LoRA's adapters always are.
     model, tokenizer = load_llm(place, dtype="float32" if pretrained.tuning == "full" else pretrained.dtype)
     check_context(settings.prompt.max_tokens, model.config)

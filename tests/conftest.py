@@ -82,6 +82,10 @@ def llama_tokenizer(real_data: Callable[[str], Path]) -> PreTrainedTokenizerBase
 
 @pytest.fixture(scope="session")
 def byte_tokenizer() -> PreTrainedTokenizerFast:
+    return tokenizer_of_bytes()
+
+
+def tokenizer_of_bytes() -> PreTrainedTokenizerFast:
     """One token per byte, " yes" and " no" aside: decoding gives exactly the text that was encoded."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -85,6 +85,7 @@ def test_bounds_are_refused_with_key_and_value(section, key, wrong, right):
         ({"dataset": {"source": "yelp"}}, r"dataset\.source yelp reads raw files: give --data DIR"),
         ({"retriever": {"aggregate": "weighted", "layer_weights": []}}, r"weighted needs 3 .*\.layer_weights, got 0"),
         ({"retriever": {"aggregate": "weighted", "layer_weights": [1, 2]}}, r"needs 3 .*, got 2"),
+        ({"retriever": {"method": "text"}}, r"retriever\.method: text needs retriever\.text\.encoder"),
         ({"llm": {"init": "pretrained"}}, r"llm\.init: pretrained needs llm\.pretrained\.path"),
         ({"llm": {"scratch": {"shape": {"hidden_size": 30}}}}, r"hidden_size 30 is not a multiple of num_heads 4"),
         ({"exit_heads": {"layers": []}}, r"exit_heads\.layers must be a strictly increasing, non-empty list, got \[\]"),

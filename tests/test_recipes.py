@@ -36,6 +36,8 @@ CHANGES = {
     "dataset.split.tune_share": (0.2, ALL),
     "retriever.num_layers": (2, "retriever index llm exit_features exit_heads exit_policy scores"),
     "retriever.patience": (1, "retriever index llm exit_features exit_heads exit_policy scores"),
+    "retriever.text.encoder": ("elsewhere", ""),  # retriever.method is gcn
+    "retriever.text.max_tokens": (64, ""),
     "index.factory": ("HNSW32", "index llm exit_features exit_heads exit_policy scores"),
     "index.search_parameters": ("efSearch=99", "index llm exit_features exit_heads exit_policy scores"),
     "index.candidates": (200, "index llm exit_features exit_heads exit_policy scores"),
@@ -133,6 +135,23 @@ def test_a_pretrained_llm_is_known_by_its_weights_and_not_by_its_place():
     assert remade(versions(settings, weights="1" * 64), versions(slower, weights="1" * 64)) == dependent
     deeper = with_setting("llm.scratch.epochs", 9, settings)
     assert remade(versions(settings, weights="1" * 64), versions(deeper, weights="1" * 64)) == set()
+
+
+def test_the_text_retriever_depends_on_its_encoders_weights_and_on_words_and_not_on_places_or_the_gcn():
+    settings = settings_from({"retriever": {"method": "text", "text": {"encoder": "here"}}})
+
+    def version(weights: str = "1", **changes: object) -> str:
+        changed = settings
+        for name, value in changes.items():
+            changed = with_setting(name.replace("__", "."), value, changed)
+        return retriever_recipe(changed, {"dataset": "1"}, weights * 64).version
+
+    same = {"retriever__text__encoder": "there", "retriever__num_layers": 2, "seed": 1, "prompt__max_history": 3}
+    assert {version(**{name: value}) for name, value in same.items()} == {version()}
+    words = {"prompt__template": "books", "evidence__prompt": True}
+    others = [version("2"), version(retriever__text__max_tokens=64), *(version(**{key: words[key]}) for key in words)]
+    assert len({version(), *others}) == 1 + len(others)
+    assert version() != retriever_recipe(Settings(), {"dataset": "1"}).version
 
 
 def test_a_template_is_known_by_its_text_and_not_by_its_name(tmp_path):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from optirag_core.config.section import Count, Positive, Section, Share
+from optirag_core.config.section import Count, ModelPath, Positive, Section, Share
 
 
 class SyntheticSettings(Section):
@@ -79,12 +79,30 @@ class EvidenceSettings(Section):
     prompt: bool = Field(False, description="the prompt says it in words")
 
 
+class TextRetrieverSettings(Section):
+    """What `retriever.method: text` reads users and items with; nothing is trained."""
+
+    encoder: ModelPath = Field(
+        None,
+        description="a Llama-like LLM or a BERT-like encoder: local folder, .gguf file, package://PACKAGE/FOLDER or "
+        "package://PACKAGE/FILE.gguf (of an installed package) or hub name",
+    )
+    max_tokens: Count = Field(
+        256, description="of a history, of which the newest entries are read first, or of an item; more are cut off"
+    )
+    batch_tokens: Count = Field(4096, description="padded tokens of a batch")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 is for GPUs: 6-8x slower on CPUs")
+
+
 class RetrieverSettings(Section):
     """GCN-Retriever (paper section 4, algorithm 1): the vectors of users and items."""
 
-    method: Literal["gcn", "fm"] = Field(
-        "gcn", description="fm, a factorization machine: the same loss without propagation, to compare with"
+    method: Literal["gcn", "fm", "text"] = Field(
+        "gcn",
+        description="to compare with: fm, a factorization machine, the same loss without propagation; text, a language "
+        "model's mean state over the user's history",
     )
+    text: TextRetrieverSettings = TextRetrieverSettings()
     num_layers: Count = 3
     embedding_dim: Count = 64
     aggregate: Literal["mean", "last", "weighted"] = "mean"
@@ -102,6 +120,15 @@ class RetrieverSettings(Section):
         given = None if self.layer_weights is None else len(self.layer_weights)
         if self.aggregate == "weighted" and given not in (None, self.num_layers):
             raise ValueError(f"aggregate: weighted needs {self.num_layers} retriever.layer_weights, got {given}")
+        return self
+
+    @model_validator(mode="after")
+    def _text_is_read_by_something(self) -> Self:
+        if self.method == "text" and self.text.encoder is None:
+            raise ValueError(
+                "retriever.method: text needs retriever.text.encoder: a local folder, a .gguf file, "
+                "package://PACKAGE/FOLDER, package://PACKAGE/FILE.gguf or a hub name"
+            )
         return self
 
 

@@ -1,11 +1,10 @@
 """Settings of the LLM: trained from scratch or pretrained, and how it is tuned."""
 
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from optirag_core.config.section import Count, Positive, Section, Share
+from optirag_core.config.section import Count, ModelPath, Positive, Section, Share
 
 
 class ShapeSettings(Section):
@@ -71,7 +70,7 @@ class LoraSettings(Section):
 class PretrainedSettings(TuningSettings):
     """An LLM that is there already, tuned on the data."""
 
-    path: str | None = Field(
+    path: ModelPath = Field(
         None, description="local folder, .gguf file, package://PACKAGE/FILE.gguf (of an installed package) or hub name"
     )
     tuning: Literal["full", "lora", "none"] = "lora"
@@ -82,12 +81,6 @@ class PretrainedSettings(TuningSettings):
     restart_learning_rate: bool = True
     select_epoch: bool = True
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 is for GPUs: 6-8x slower on CPUs")
-
-    @field_validator("path")
-    @classmethod
-    def _absolute(cls, path: str | None) -> str | None:
-        """Workers run in other folders than the driver; a hub name stays as it is."""
-        return str(Path(path).absolute()) if path and Path(path).exists() else path
 
     @model_validator(mode="after")
     def _muon_has_matrices(self) -> Self:

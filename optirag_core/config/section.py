@@ -1,12 +1,21 @@
 """What all sections of the settings share."""
 
+from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0.0)]
+
+
+def _absolute(path: str | None) -> str | None:
+    """Workers run in other folders than the driver; a hub name stays as it is."""
+    return str(Path(path).absolute()) if path and Path(path).exists() else path
+
+
+ModelPath = Annotated[str | None, AfterValidator(_absolute)]
 
 
 class Section(BaseModel):

@@ -1,6 +1,10 @@
-"""LLMs on disk: any decoder of `transformers` with `model.layers`, `model.norm` and `lm_head`; no remote code, ever."""
+"""LLMs on disk: any decoder of `transformers` with `model.layers`, `model.norm` and `lm_head`; no remote code, ever.
+
+Encoders, too: of a decoder all but its head, or a model such as BERT.
+"""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,6 +12,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import (
+    AutoModel,
     AutoModelForCausalLM,
     AutoTokenizer,
     PreTrainedConfig,
@@ -35,24 +40,58 @@ def load_llm(
     if is_gguf(path):
         model, report = load_gguf(Path(path), getattr(torch, dtype or "float32"))
     else:
-        model, report = _load_safetensors(path, getattr(torch, dtype) if dtype else "auto")
+        model, report = _load_safetensors(path, AutoModelForCausalLM, getattr(torch, dtype) if dtype else "auto")
     tokenizer = load_tokenizer(path)
     parts = [(model.base_model, "layers"), (model.base_model, "norm"), (model, "lm_head")]
     if not all(hasattr(module, name) for module, name in parts):
         raise ModelError(
             f"{path} is a {type(model).__name__}, without model.layers, model.norm and lm_head: use a Llama-like LLM"
         )
-    random = sorted({*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])})
-    if random:  # transformers fills them with random numbers and goes on
-        raise ModelError(
-            f"{path} lacks weights of {random[0]} in the shape that its config says ({len(random)} in all)"
-        )
+    _require_whole(path, report)
     return model.eval(), tokenizer
 
 
-def _load_safetensors(path: str | Path, dtype: torch.dtype | str) -> tuple[PreTrainedModel, dict[str, Any]]:
+def load_encoder(
+    path: str | Path, *, dtype: Literal["float32", "bfloat16"]
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load what turns tokens into hidden states, and its tokenizer; from the places of `load_llm`.
+
+    Args:
+        dtype: of the weights in memory.
+
+    Raises:
+        ModelError: there is nothing to load there, it does not read one text, or weights are missing.
+    """
+    if is_gguf(path):
+        llm, report = load_gguf(Path(path), getattr(torch, dtype))
+        model = llm.base_model
+    else:
+        model, report = _load_safetensors(path, AutoModel, getattr(torch, dtype))
+    tokenizer = load_tokenizer(path)
+    if len(tokenizer) <= len(tokenizer.all_special_ids):  # what transformers makes of a BERT without its files
+        raise ModelError(f"cannot load an LLM from {path}: its tokenizer: it has no vocabulary")
+    config = model.config
+    if config.is_encoder_decoder or model.get_input_embeddings() is None or not hasattr(config, "hidden_size"):
+        raise ModelError(f"{path} is a {type(model).__name__}, which does not read one text: use a BERT or a Llama")
+    _require_whole(path, report, without="pooler.")  # of BERT, a layer behind the hidden states
+    config.use_cache = False  # a decoder would keep every layer's keys and values
+    return model.eval(), tokenizer
+
+
+def _require_whole(path: str | Path, report: Mapping[str, Any], *, without: str | None = None) -> None:
+    random = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    lacking = sorted(key for key in random if without is None or not key.startswith(without))
+    if lacking:  # transformers fills them with random numbers and goes on
+        raise ModelError(
+            f"{path} lacks weights of {lacking[0]} in the shape that its config says ({len(lacking)} in all)"
+        )
+
+
+def _load_safetensors(
+    path: str | Path, loader: type[AutoModel | AutoModelForCausalLM], dtype: torch.dtype | str
+) -> tuple[PreTrainedModel, dict[str, Any]]:
     try:
-        return AutoModelForCausalLM.from_pretrained(
+        return loader.from_pretrained(
             path,
             dtype=dtype,
             use_safetensors=True,

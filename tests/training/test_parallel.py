@@ -15,12 +15,14 @@ from optirag_core.config.exits import ExitHeadsSettings
 from optirag_core.config.llm import LoraSettings, TuningSettings
 from optirag_core.engine.heads import ExitHeads
 from optirag_core.retrieval.graph import build_graph
+from optirag_core.training import text_retriever
 from optirag_core.training.checkpoints import Checkpoints
 from optirag_core.training.exit_heads import HeadSamples, train_exit_heads
 from optirag_core.training.llm import tune_llm
 from optirag_core.training.retriever import train_retriever
 from optirag_core.training.workers import Workers
 from tests.conftest import tiny_llama
+from tests.retrieval.encoders import node_texts, tiny_encoder
 from tests.retrieval.reference_retrieval import interactions
 
 from .conftest import ANSWERS, random_samples
@@ -90,9 +92,20 @@ def retriever(workers, checkpoints=None, kill=None, **changes):
     return losses, trained and {"users": trained.user_embeddings, "items": trained.item_embeddings}
 
 
+def text(workers):
+    """24 users and 16 items in chunks of 7: the first worker has one more."""
+    rows = interactions(*((f"u{user:02}", f"i{(user * step) % 16:02}") for user in range(24) for step in (1, 3)))
+    graph = build_graph(rows)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(text_retriever, "TEXTS_PER_CHUNK", 7)
+        read = text_retriever.read_retriever(graph, node_texts(rows), tiny_encoder("bert"), workers=workers)
+    return [], read and {"users": read.user_embeddings, "items": read.item_embeddings}
+
+
 CASES = {
     "heads": (heads, "ddp"),
     "retriever": (retriever, "ddp"),
+    "text": (text, "ddp"),
     "retriever, weights of its layers learned": (functools.partial(retriever, aggregate="weighted"), "ddp"),
     "all weights": (llm, "ddp"),
     "lora": (functools.partial(llm, lora=ADAPTERS), "ddp"),

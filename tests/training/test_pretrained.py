@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from optirag_core.errors import ModelError
-from optirag_core.training.pretrained import pretrained_place, weights_digest
+from optirag_core.errors import ArtifactMismatch, ModelError
+from optirag_core.training.pretrained import pretrained_place, verified_place, weights_digest
 from tests.conftest import tiny_llama
 
 
@@ -54,17 +54,34 @@ def test_what_is_neither_a_folder_nor_on_the_hub_is_named(path, monkeypatch):
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
-    """Folder of an installed package that cannot be imported and carries weights.gguf."""
+    """Folder of an installed package that cannot be imported and carries weights.gguf and a folder model."""
     folder = tmp_path / "site" / "carrier"
     folder.mkdir(parents=True)
     (folder / "__init__.py").write_text("raise ImportError('needs llama.cpp')", encoding="utf-8")
     (folder / "weights.gguf").write_bytes(b"GGUF")
+    (folder / "model").mkdir()
     monkeypatch.syspath_prepend(folder.parent)
     return folder
 
 
-def test_a_file_of_a_package_is_found_without_importing_it(package):
-    assert pretrained_place("package://carrier/weights.gguf") == package / "weights.gguf"
+@pytest.mark.parametrize("name", ["weights.gguf", "model"])
+def test_a_file_or_folder_of_a_package_is_found_without_importing_it(package, name):
+    assert pretrained_place(f"package://carrier/{name}") == package / name
+
+
+def test_a_worker_that_finds_other_files_is_refused(package):
+    path = "package://carrier/weights.gguf"
+    digest = weights_digest(package / "weights.gguf")
+    assert verified_place(path, digest) == package / "weights.gguf"
+    with pytest.raises(
+        ArtifactMismatch, match=rf"{path} is another LLM \({digest[:12]}\) .* give some\.setting a place"
+    ):
+        verified_place(path, "0" * 64, setting="some.setting")
+
+
+def test_the_message_names_the_setting_that_gave_the_path():
+    with pytest.raises(ModelError, match=r"there is no such file; set retriever\.text\.encoder to one"):
+        pretrained_place("no/such.gguf", setting="retriever.text.encoder")
 
 
 def test_a_gguf_file_is_its_own_place_and_its_digest_is_that_of_the_file(package, tmp_path):
@@ -80,8 +97,8 @@ def test_a_gguf_file_is_its_own_place_and_its_digest_is_that_of_the_file(package
     ("path", "message"),
     [
         ("package://no_such_package/a.gguf", "the package no_such_package is not installed; run make smollm2"),
-        ("package://carrier/other.gguf", "carrier holds no other.gguf"),
-        ("package://carrier/__init__.py", "expected package://PACKAGE/FILE.gguf"),
+        ("package://carrier/other.gguf", "carrier holds no folder or GGUF other.gguf"),
+        ("package://carrier/__init__.py", "carrier holds no folder or GGUF __init__.py"),
         ("package://carrier", "expected package://PACKAGE/FILE.gguf"),
         ("package://carrier/../carrier/weights.gguf", "expected package://PACKAGE/FILE.gguf"),
         ("package://car.rier/weights.gguf", "expected package://PACKAGE/FILE.gguf"),
