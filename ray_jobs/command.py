@@ -14,7 +14,8 @@ from ray.train import TrainingFailedError
 from optirag_core.config.settings import Settings
 from optirag_core.config_file import ALIASES, load_settings
 from optirag_core.errors import ConfigError, OptiragError
-from ray_jobs.session import exit_on_sigterm, own_error
+from ray_jobs.plan import print_plan
+from ray_jobs.session import check_submitted, exit_on_sigterm, own_error
 
 EXIT_CODE = 2
 QUIET_LOGGERS = ("ray", "ray.data", "ray.train", "matplotlib", "faiss.loader")
@@ -24,17 +25,23 @@ QUIET_LOGGERS = ("ray", "ray.data", "ray.train", "matplotlib", "faiss.loader")
 def run_job(job: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
     """Parse `sys.argv`, run `job(settings, **arguments)`, turn an `OptiragError` into one line and exit code 2.
 
+    With `--plan` what the job will need is printed, and nothing is run.
+
     Args:
         job: its docstring is the command's help.
         arguments: names of required arguments of this job beside the settings.
     """
     try:
-        settings, given = parse(sys.argv[1:], description=job.__doc__ or "", arguments=arguments)
+        settings, given, planned = _parsed(sys.argv[1:], job.__doc__ or "", arguments)
         exit_on_sigterm()
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
         transformers.utils.logging.disable_progress_bar()
         for name in QUIET_LOGGERS:
             logging.getLogger(name).setLevel(logging.WARNING)
+        if planned:
+            print_plan(settings, job.__name__)
+            return
+        check_submitted(settings)
         job(settings, **given)
     except OptiragError as error:
         _stop(error)
@@ -50,14 +57,18 @@ def _stop(error: OptiragError) -> NoReturn:
     raise SystemExit(EXIT_CODE) from None
 
 
-def parse(
-    argv: Sequence[str], *, description: str = "", arguments: Sequence[str] = ()
-) -> tuple[Settings, dict[str, str]]:
+def parse(argv: Sequence[str], *, arguments: Sequence[str] = ()) -> tuple[Settings, dict[str, str]]:
     """`--config FILE`, `--uncertified`, and any number of `--section.key value`.
 
     Raises:
         ConfigError: an argument is no `--key value` pair, or the settings are wrong.
     """
+    settings, given, _ = _parsed(argv, "", arguments)
+    return settings, given
+
+
+def _parsed(argv: Sequence[str], description: str, arguments: Sequence[str]) -> tuple[Settings, dict[str, str], bool]:
+    """Settings, the job's own arguments, and whether it is only planned."""
     parser = argparse.ArgumentParser(
         description=description.splitlines()[0] if description else None,
         epilog=f"Any setting: --section.key value. Short names: {', '.join(f'--{name}' for name in ALIASES)}.",
@@ -69,12 +80,15 @@ def parse(
     parser.add_argument(
         "--uncertified", action="store_true", help="score by an exit policy of the settings that has no certificate"
     )
+    parser.add_argument(
+        "--plan", action="store_true", help="print what it will need (memory, steps, FLOPs, hours), and run nothing"
+    )
     for name in arguments:
         parser.add_argument(f"--{name}", required=True)
     known, rest = parser.parse_known_args(argv)
     flags = [("exit_policy.uncertified", "true")] if known.uncertified else []
     settings = load_settings(known.config, flags + _pairs(rest))
-    return settings, {name: getattr(known, name) for name in arguments}
+    return settings, {name: getattr(known, name) for name in arguments}, known.plan
 
 
 def _pairs(rest: Sequence[str]) -> list[tuple[str, str]]:

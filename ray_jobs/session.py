@@ -7,11 +7,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import ray
 
 from optirag_core.config.run import RaySettings
-from optirag_core.errors import OptiragError
+from optirag_core.config.settings import Settings
+from optirag_core.errors import ConfigError, OptiragError
 
 MIB = 2**20
 
@@ -23,14 +25,40 @@ LOCAL_ENVIRONMENT = {
 }
 
 
+SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Ray sets this variable in the driver of `ray job submit`."""
+WORKING_DIRS = "working_dir_files"
+"""Folder of Ray's session that holds the submitted working directories."""
+
+
+def check_submitted(settings: Settings) -> None:
+    """Refuse settings that cannot work in a driver that `ray job submit` has started.
+
+    Raises:
+        ConfigError: it would start a Ray inside of the cluster's, or keep artifacts where Ray removes them.
+    """
+    if SUBMITTED not in os.environ:
+        return
+    if settings.ray.address == "local":
+        raise ConfigError("ray.address is local, but `ray job submit` runs this on a cluster: add --ray.address auto")
+    if WORKING_DIRS in Path(settings.workspace).parts:
+        raise ConfigError(
+            f"workspace {Path(settings.workspace).name} lies in the job's working directory, which Ray removes: give "
+            "a folder that all machines share, or s3://bucket/prefix"
+        )
+
+
 @contextmanager
 def ray_session(settings: RaySettings) -> Iterator[None]:
-    """Run the body on Ray; a session that is already there is used and left alone."""
+    """Run the body on Ray; a session that is already there is used and left alone.
+
+    An error of a worker reaches the driver as an exception; everything else is in Ray's session log.
+    """
     if ray.is_initialized():
         yield
         return
     if settings.address != "local":
-        ray.init(address=settings.address, logging_level=logging.WARNING)
+        ray.init(address=settings.address, logging_level=logging.WARNING, log_to_driver=False)
     else:
         for name, value in LOCAL_ENVIRONMENT.items():
             os.environ.setdefault(name, value)
@@ -40,7 +68,7 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
             include_dashboard=False,
             object_store_memory=settings.object_store_mib * MIB,
             logging_level=logging.WARNING,
-            log_to_driver=False,  # an error reaches the driver as an exception, everything else is in Ray's session log
+            log_to_driver=False,
         )
     exit_on_sigterm()  # ray.init has set a handler of its own
     try:

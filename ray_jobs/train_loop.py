@@ -139,7 +139,10 @@ def _trainer(
         loop,
         train_loop_config=config,
         scaling_config=ScalingConfig(
-            num_workers=workers.num_workers, use_gpu=bool(workers.num_gpus_per_worker), resources_per_worker=resources
+            num_workers=workers.num_workers,
+            use_gpu=bool(workers.num_gpus_per_worker),
+            resources_per_worker=resources,
+            accelerator_type=workers.accelerator_type,
         ),
         run_config=run_config,
     )

@@ -23,15 +23,13 @@ from optirag_core.training.llm import TunedLlm, llama_from_scratch
 from optirag_core.training.llm import tune_llm as tune
 from optirag_core.training.packing import Sample
 from optirag_core.training.pretrained import pretrained_place, verified_place, weights_digest
-from optirag_core.training.samples import few_shots, labelled_samples
+from optirag_core.training.samples import VALIDATION_USERS, few_shots, labelled_samples
 from optirag_core.training.tokenizer import scratch_tokenizer
 from ray_jobs.command import run_job
 from ray_jobs.session import ray_session
 from ray_jobs.train_loop import Worker, fit, results, start_worker
 
 log = logging.getLogger(__name__)
-VALIDATION_USERS = 500
-"""Enough for an AUC within about 0.02, and to tell epochs apart (`select_epoch`)."""
 
 
 def tune_llm(settings: Settings) -> Artifact:

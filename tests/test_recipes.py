@@ -75,6 +75,7 @@ CHANGES = {
     "training.llm.num_workers": (2, ""),
     "training.retriever.num_gpus_per_worker": (1.0, ""),
     "tracking.tensorboard": ("here", ""),
+    "plan.pairs": (10, ""),
     "storage.max_attempts": (3, ""),
     "ray.num_cpus": (4, ""),
 }

@@ -4,6 +4,6 @@ section.py     what all sections share
 data.py        data, evidence, retriever, index, prompt
 llm.py         the LLM and its tuning
 exits.py       hidden states, heads, exit policy, calibration
-run.py         engine, requests, shards, actors, training resources, storage, Ray
+run.py         engine, requests, shards, actors, training resources, plan, storage, Ray
 settings.py    all of them together
 """

@@ -1,11 +1,11 @@
-"""Settings of how jobs run: engine, requests, shards, actors, training resources, storage, Ray."""
+"""Settings of how jobs run: engine, requests, shards, actors, training resources, plan, storage, Ray."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from optirag_core.config.section import Count, Positive, Section, Share
+from optirag_core.config.section import Count, Positive, PositiveShare, Section, Share
 
 
 class EngineSettings(Section):
@@ -92,6 +92,7 @@ class WorkersSettings(Section):
     num_workers: Annotated[int, Field(ge=0)] = Field(1, description="0 trains in the driver's own process")
     num_cpus_per_worker: Positive = 1.0
     num_gpus_per_worker: Annotated[float, Field(ge=0.0)] = 0.0
+    accelerator_type: str | None = Field(None, description="Ray accelerator type of a worker, e.g. A100")
     torch_threads: Count = Field(2, description="threads of torch in each worker")
 
 
@@ -123,6 +124,27 @@ class TrackingSettings(Section):
 
     tensorboard: str | None = Field(None, description="folder of TensorBoard's event files, one folder per training")
     mlflow: str | None = Field(None, description="MLflow's tracking URI, e.g. http://host:5000")
+
+
+class PlanSettings(Section):
+    """What `--plan` takes for granted; nothing else reads it."""
+
+    accelerator_type: str | None = Field(
+        None, description="GPU to plan for; default: the accelerator_type of the workers, and of the scorers"
+    )
+    gpu_memory_gib: Positive | None = Field(None, description="memory of one GPU; default: as published for its type")
+    memory_share: PositiveShare = Field(
+        0.9, description="share of a GPU's memory that may be filled: CUDA's own, ECC and fragments take the rest"
+    )
+    training_utilization: PositiveShare | None = Field(
+        None, description="share of the peak FLOP/s that training reaches; default: 0.40 on GPUs, 0.75 on CPUs"
+    )
+    scoring_utilization: PositiveShare | None = Field(
+        None, description="share of the peak FLOP/s that scoring reaches; default: 0.50 on GPUs, 0.75 on CPUs"
+    )
+    prompts: Count = Field(10_000, description="prompts to tune on, where neither the workspace nor shots tells")
+    pairs: Count = Field(1_000_000, description="pairs to score")
+    candidates_per_user: Count = 50
 
 
 class StorageSettings(Section):

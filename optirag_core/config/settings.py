@@ -11,6 +11,7 @@ from optirag_core.config.llm import LlmSettings
 from optirag_core.config.run import (
     ActorsSettings,
     EngineSettings,
+    PlanSettings,
     RaySettings,
     RequestsSettings,
     RunSettings,
@@ -44,6 +45,7 @@ class Settings(Section):
     actors: ActorsSettings = ActorsSettings()
     training: TrainingSettings = TrainingSettings()
     tracking: TrackingSettings = TrackingSettings()
+    plan: PlanSettings = PlanSettings()
     storage: StorageSettings = StorageSettings()
     ray: RaySettings = RaySettings()
 

@@ -54,21 +54,32 @@ def llama_from_scratch(
 ) -> PreTrainedModel:
     """A randomly initialised Llama for this tokenizer."""
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
+    config = scratch_config(
+        shape, vocab_size=len(tokenizer), max_tokens=max_tokens,
+        bos_token_id=tokenizer.bos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    return LlamaForCausalLM(config)
+
+
+def scratch_config(
+    shape: ShapeSettings, *, vocab_size: int, max_tokens: int,
+    bos_token_id: int | None = None, pad_token_id: int | None = None,
+) -> LlamaConfig:  # fmt: skip
+    """The Llama that `llm.init: scratch` trains."""
+    return LlamaConfig(
+        vocab_size=vocab_size,
         hidden_size=shape.hidden_size,
         intermediate_size=shape.intermediate_size,
         num_hidden_layers=shape.num_layers,
         num_attention_heads=shape.num_heads,
         num_key_value_heads=shape.num_heads,
         max_position_embeddings=max_tokens,
-        bos_token_id=tokenizer.bos_token_id,
+        bos_token_id=bos_token_id,
         eos_token_id=None,
-        pad_token_id=tokenizer.pad_token_id,
+        pad_token_id=pad_token_id,
         tie_word_embeddings=True,
         initializer_range=INITIALIZER_RANGE,
     )
-    return LlamaForCausalLM(config)
 
 
 def tune_llm(
@@ -115,7 +126,7 @@ def tune_llm(
 
     validation_loss = partial(mean_answer_loss, module, validation, batch_tokens=settings.batch_tokens, workers=workers)
     best = BestWeights(partial(gathered, module, trained_only=True), validation_loss() if validation else None)
-    training = Training("llm", module, _optimizers(model, settings), best, workers)
+    training = Training("llm", module, optimizers_of(model, settings), best, workers)
     loss_of = partial(answer_loss, module, rating_weight=settings.history_loss_weight, workers=workers)
     for taken in optimize(
         training, loss_of, plan, seed=seed, max_gradient_norm=MAX_GRADIENT_NORM, checkpoints=checkpoints
@@ -174,7 +185,7 @@ def _fill(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> None:
     model.tie_weights()
 
 
-def _optimizers(model: PreTrainedModel, settings: TuningSettings) -> list[torch.optim.Optimizer]:
+def optimizers_of(model: PreTrainedModel, settings: TuningSettings) -> list[torch.optim.Optimizer]:
     """AdamW for everything, or Muon for the layers' matrices and AdamW for embeddings and norms."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     matrices: list[torch.nn.Parameter] = []

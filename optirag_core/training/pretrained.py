@@ -5,6 +5,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from transformers import AutoConfig, PreTrainedConfig
 
 from optirag_core.engine.gguf import is_gguf
 from optirag_core.errors import ArtifactMismatch, ModelError
@@ -39,6 +40,24 @@ def pretrained_place(path: str, *, setting: str = "llm.pretrained.path") -> Path
             f"cannot load an LLM from {path}: it is no folder here, and the hub does not give it "
             f"({str(error).strip().splitlines()[0]}); set {setting} to a folder, a .gguf file or a hub name"
         ) from None
+
+
+def config_at_hand(path: str) -> PreTrainedConfig | None:
+    """What an LLM of `pretrained_place` looks like, without its weights; None where it would have to be fetched.
+
+    Raises:
+        ModelError: the package that it names is not installed, or the files there hold no config.
+    """
+    here = path.startswith(PACKAGE) or Path(path).exists()
+    place = pretrained_place(path) if here else path
+    try:
+        if here and is_gguf(place):
+            return AutoConfig.from_pretrained(place.parent, gguf_file=place.name)
+        return AutoConfig.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        if not here:
+            return None
+        raise ModelError(f"cannot read the config of the LLM at {path}: {str(error).strip().splitlines()[0]}") from None
 
 
 def _place_in_package(path: str, setting: str) -> Path:

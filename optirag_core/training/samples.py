@@ -10,6 +10,9 @@ from optirag_core.data.spread import spread
 from optirag_core.prompting.assembly import PromptAssembler, requests_from
 from optirag_core.training.packing import Sample
 
+VALIDATION_USERS = 500
+"""Enough for an AUC within about 0.02, and to tell epochs apart (`select_epoch`)."""
+
 
 def labelled_samples(
     assembler: PromptAssembler,

@@ -15,6 +15,7 @@ from ray_jobs.explain import explain
 from ray_jobs.pipeline import pipeline
 from ray_jobs.prepare_data import prepare_data
 from ray_jobs.score import score
+from ray_jobs.session import SUBMITTED
 from ray_jobs.train_exit_heads import train_exit_heads
 from ray_jobs.tune_llm import tune_llm
 from tests.ray_jobs.conftest import tiny_settings
@@ -150,3 +151,20 @@ def test_explain_shows_the_prompt_and_why_it_stopped(run, finished_run, capsys):
     assert f"{title['title'][0].as_py()}***" in shown
     assert f"p(yes) = {pair['score']:.4f}" in shown
     assert f"layer {pair['exit_layer']}" in shown
+
+
+@pytest.mark.parametrize(
+    ("address", "workspace", "message"),
+    [
+        ("local", "w", "ray.address is local, but `ray job submit` runs this on a cluster: add --ray.address auto"),
+        ("auto", "working_dir_files/_ray_pkg_1/runs/mine", "workspace mine lies in the job's working directory"),
+        ("auto", "w", ""),
+    ],
+)
+def test_what_cannot_work_in_a_submitted_job_is_refused(run, tmp_path, monkeypatch, address, workspace, message):
+    monkeypatch.setenv(SUBMITTED, "{}")
+
+    code, line = run(prepare_data, tiny_settings(tmp_path / workspace), "--ray.address", address)
+
+    assert (code, message in line) == (2 if message else 0, True)
+    assert (tmp_path / workspace).exists() == (not message)

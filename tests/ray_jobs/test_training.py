@@ -1,11 +1,13 @@
 """Training on two Ray Train workers, the LLM in parts: all of them learn what one process learns."""
 
 import pytest
+from ray.train import RunConfig
 
 from optirag_core.artifacts import Workspace
 from optirag_core.config.run import LlmWorkersSettings, WorkersSettings
 from optirag_core.inference.opening import TRAINED
 from ray_jobs.pipeline import TRAINING
+from ray_jobs.train_loop import _trainer
 from tests.ray_jobs.conftest import changed
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
@@ -31,3 +33,12 @@ def test_two_workers_train_what_one_process_trains(finished_run, tmp_path):
     losses = heads.metrics["validation_loss"], alone.open("exit_heads").metrics["validation_loss"]
     assert losses[0] == pytest.approx(losses[1], abs=2e-3)
     assert {path.name for path in (tmp_path / "workspace").iterdir()} == {*TRAINED, "exit_features"}
+
+
+def test_workers_are_pinned_to_an_accelerator_type():
+    workers = WorkersSettings(num_gpus_per_worker=1, num_cpus_per_worker=2, accelerator_type="A100")
+
+    scaling = _trainer(print, {}, workers, RunConfig()).scaling_config
+
+    assert scaling.accelerator_type == "A100"
+    assert scaling.resources_per_worker == {"CPU": 2, "GPU": 1}
