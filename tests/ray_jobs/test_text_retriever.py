@@ -74,6 +74,8 @@ def test_the_job_end_to_end(own_workspace, encoder, tmp_path, caplog):
     assert train_retriever(by_text(own_workspace, moved)).digest == index.digest
 
 
+@pytest.mark.slow
+@pytest.mark.thorough
 def test_two_workers_read_what_one_process_reads(own_workspace, encoder):
     alone = Workspace(own_workspace.workspace)
     one = by_text(own_workspace, encoder)
