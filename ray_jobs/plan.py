@@ -1,4 +1,4 @@
-"""`--plan` of every job: what its stages will need, as a table. Nothing is run, and no weights are read."""
+"""`--plan` of every job: what its stages will need, as a table. Nothing is run, and no weights are loaded."""
 
 from collections.abc import Sequence
 

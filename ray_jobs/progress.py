@@ -15,6 +15,8 @@ from tqdm import tqdm
 log = logging.getLogger(__name__)
 INTERVAL_S = 0.5
 """A bar moves this often, and a worker says no more often how far it is: that costs it nothing."""
+CLOSE_S = 10.0
+"""A board or a tracking system that does not answer within it keeps no training that has ended."""
 LOG_EVERY_S = 10.0
 """Off a terminal, progress is a line in the log."""
 
@@ -29,7 +31,7 @@ class Progress:
     tokens: int = 0  # that it took
 
 
-@ray.remote(num_cpus=0)
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)  # what it forgets with its node is only not seen
 class ProgressBoard:
     """Holds what was done until the driver takes it."""
 
@@ -61,9 +63,9 @@ class Reporter:
             self._write()
 
     def close(self) -> None:
-        """Returns when the board has everything."""
+        """Returns when the board has everything, or does not answer: nothing else waits for it."""
         if self._board is not None:
-            ray.get(self._write())
+            ray.wait([self._write()], timeout=CLOSE_S)
 
     def _write(self) -> ray.ObjectRef:
         points, self._points = self._points, []
@@ -89,7 +91,7 @@ def progress_shown(name: str, unit: str, track: Callable[[Sequence[Progress]], N
         yield board
     finally:
         finished.set()
-        watcher.join()
+        watcher.join(CLOSE_S)
         ray.kill(board)
 
 
@@ -122,7 +124,7 @@ class ShownProgress:
         if self._done is None or points[0].done <= self._done:  # the first ones, or a worker went back to a checkpoint
             self._first, self._first_s, self._tokens = last.done, now, 0
             self._bar.reset(last.total)
-            self._bar.initial = last.done
+            self._bar.n = self._bar.initial = self._bar.last_print_n = last.done
         else:
             self._tokens += sum(point.tokens for point in points)
         self._done = last.done

@@ -41,11 +41,12 @@ def check_submitted(settings: Settings) -> None:
         return
     if settings.ray.address == "local":
         raise ConfigError("ray.address is local, but `ray job submit` runs this on a cluster: add --ray.address auto")
-    if WORKING_DIRS in Path(settings.workspace).parts:
-        raise ConfigError(
-            f"workspace {Path(settings.workspace).name} lies in the job's working directory, which Ray removes: give "
-            "a folder that all machines share, or s3://bucket/prefix"
-        )
+    for name, place in (("workspace", settings.workspace), ("tracking.tensorboard", settings.tracking.tensorboard)):
+        if place and WORKING_DIRS in Path(place).parts:
+            raise ConfigError(
+                f"{name} {Path(place).name} lies in the job's working directory, which Ray removes: give a folder that "
+                "all machines share" + (", or s3://bucket/prefix" if name == "workspace" else "")
+            )
 
 
 @contextmanager

@@ -5,6 +5,7 @@ python -m ray_jobs.train_retriever --config ray_jobs/configs/demo.yaml
 
 import logging
 import time
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +16,7 @@ from optirag_core.artifacts import Artifact, scratch_folder
 from optirag_core.config.settings import Settings
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.histories import Histories
+from optirag_core.errors import ArtifactCorrupt, ArtifactMissing
 from optirag_core.inference.opening import Artifacts, open_artifacts
 from optirag_core.prompting.node_texts import NodeTexts
 from optirag_core.recipes import Recipe, index_recipe, retriever_recipe
@@ -46,9 +48,9 @@ def train_retriever(settings: Settings) -> Artifact:
     recipe = retriever_recipe(settings, artifacts.digests, weights)
     retriever = recipe.made(artifacts.workspace) or _trained(settings, artifacts, recipe, weights)
     recipe = index_recipe(settings, {**artifacts.digests, "retriever": retriever.digest})
-    index = recipe.made(artifacts.workspace) or _indexed(settings, artifacts, retriever, recipe)
-    require_recall(index.metrics, settings.index)  # one that is there may have been made for another bound
-    return index
+    with suppress(ArtifactMissing, ArtifactCorrupt):  # one that is there may have been made for another bound
+        require_recall(artifacts.workspace.open("index", recipe.version).metrics, settings.index)
+    return recipe.made(artifacts.workspace) or _indexed(settings, artifacts, retriever, recipe)
 
 
 def _trained(settings: Settings, artifacts: Artifacts, recipe: Recipe, weights: str | None) -> Artifact:

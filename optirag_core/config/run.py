@@ -125,6 +125,11 @@ class TrackingSettings(Section):
     tensorboard: str | None = Field(None, description="folder of TensorBoard's event files, one folder per training")
     mlflow: str | None = Field(None, description="MLflow's tracking URI, e.g. http://host:5000")
 
+    @field_validator("tensorboard")
+    @classmethod
+    def _absolute(cls, folder: str | None) -> str | None:
+        return folder and str(Path(folder).absolute())
+
 
 class PlanSettings(Section):
     """What `--plan` takes for granted; nothing else reads it."""

@@ -7,5 +7,5 @@ memory.py         bytes of a worker and of a scorer
 counts.py         prompts, pairs and tokens, of the workspace or assumed
 plan.py           all of it for a job's settings
 
-Nothing here reads weights, writes a file, or makes a tensor of the LLM's size.
+Nothing here loads weights, writes a file, or makes a tensor of the LLM's size.
 """

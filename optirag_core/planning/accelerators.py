@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import psutil
 import torch
@@ -57,6 +58,7 @@ def accelerator(name: str | None) -> Accelerator:
     return ACCELERATORS[name]
 
 
+@cache
 def measured_cpu(threads: int) -> Accelerator:
     """This machine's CPU: a float32 GEMM of `threads` threads, a tenth of a second, and its main memory."""
     before = torch.get_num_threads()
@@ -99,7 +101,8 @@ def device_of(settings: Settings, processes: WorkersSettings | ActorsSettings, c
     """The device of a training's workers, or of the scorers.
 
     Args:
-        cpu: where no GPU is reserved. Its memory is shared by the processes of a local Ray; a cluster's is unknown.
+        cpu: with the process's threads, where no GPU is reserved. The processes of a local Ray share its memory, and
+            its cores where they are fewer than all threads; a cluster's memory is unknown.
 
     Raises:
         ConfigError: a GPU is reserved, of no type or of one without figures.
@@ -108,8 +111,10 @@ def device_of(settings: Settings, processes: WorkersSettings | ActorsSettings, c
     number = processes.num_scorers if scorers else max(1, processes.num_workers)
     gpus = processes.num_gpus_per_scorer if scorers else processes.num_gpus_per_worker
     if not gpus:
-        local = settings.ray.address == "local"
-        return Device(cpu, 1.0, cpu.memory_gib * GIB * plan.memory_share / number if local else None)
+        if settings.ray.address != "local":
+            return Device(cpu, 1.0, None)
+        share = min(1.0, psutil.cpu_count() / (number * min(processes.torch_threads, psutil.cpu_count())))
+        return Device(cpu, share, cpu.memory_gib * GIB * plan.memory_share / number)
     gpu = accelerator(plan.accelerator_type or processes.accelerator_type)
     share = min(1.0, gpus)
     return Device(gpu, share, (plan.gpu_memory_gib or gpu.memory_gib) * GIB * plan.memory_share * share)

@@ -19,7 +19,7 @@ from optirag_core.inference.parts import open_assembler
 from optirag_core.inference.requests import test_requests
 from optirag_core.training.exit_features import labelled_requests
 from optirag_core.training.packing import Sample
-from optirag_core.training.pretrained import config_at_hand, pretrained_place
+from optirag_core.training.pretrained import is_here, pretrained_place
 from optirag_core.training.samples import labelled_samples
 
 SAMPLE_USERS = 100
@@ -44,6 +44,7 @@ class Counts:
     candidates: float  # answers of one of them
     labelled_prompts: int  # that exit features are computed of
     labelled_pairs: int
+    policy_prompts: int  # those of the policy's users
     head_answers: int  # that the heads learn from
     prefix_tokens: float
     cold_prefix_tokens: float  # without similar users
@@ -82,6 +83,7 @@ def _assumed(settings: Settings) -> Counts:
     labelled = 2 * heads + policy + settings.exit_features.test_users
     return Counts(
         prompts=prompts, candidates=CANDIDATES, labelled_prompts=labelled, labelled_pairs=int(labelled * CANDIDATES),
+        policy_prompts=policy,
         head_answers=int(heads * CANDIDATES), prefix_tokens=PREFIX_TOKENS * (own + similar) / PREFIX_ENTRIES,
         cold_prefix_tokens=PREFIX_TOKENS * own / PREFIX_ENTRIES, suffix_tokens=SUFFIX_TOKENS, ratings=own + similar,
         sources=(),
@@ -96,6 +98,7 @@ def _of_dataset(settings: Settings, dataset: Dataset, counts: Counts) -> Counts:
     counted = replace(
         counts, prompts=_few(settings, len(tuned)), candidates=_pairs(tuned) / max(1, len(tuned)),
         labelled_prompts=len(labelled), labelled_pairs=_pairs(labelled), head_answers=_pairs(heads),
+        policy_prompts=len(labelled.filter(pc.field("purpose") == "policy")),
     )  # fmt: skip
     return _said(counted, f"prompts and pairs: counted in the data set of {settings.workspace}")
 
@@ -103,8 +106,9 @@ def _of_dataset(settings: Settings, dataset: Dataset, counts: Counts) -> Counts:
 def _measured_tokens(settings: Settings, dataset: Dataset, counts: Counts) -> Counts:
     """Tokens of real prompts, where all that builds them is there."""
     workspace = Workspace(settings.workspace, settings.storage)
-    tokenizer = _tokenizer(settings, workspace)
-    if tokenizer is None or not all(map(workspace.has, ("evidence", "retriever", "index"))):
+    built = all(map(workspace.has, ("evidence", "retriever", "index")))
+    tokenizer = _tokenizer(settings, workspace) if built else None
+    if tokenizer is None:
         return _said(counts, ASSUMED_TOKENS)
     artifacts = open_artifacts(settings, "dataset", "evidence", "retriever", "index")
     assembler, _ = open_assembler(settings, artifacts, tokenizer)
@@ -123,13 +127,11 @@ def _measured_tokens(settings: Settings, dataset: Dataset, counts: Counts) -> Co
 
 
 def _tokenizer(settings: Settings, workspace: Workspace) -> PreTrainedTokenizerBase | None:
-    """The LLM's, where that is at hand."""
-    if workspace.has("llm"):
-        return load_tokenizer(workspace.open("llm").path)
+    """The LLM's, where that is on this machine, or is the small one of the workspace."""
+    if settings.llm.init == "scratch":
+        return load_tokenizer(workspace.open("llm").path) if workspace.has("llm") else None
     path = settings.llm.pretrained.path
-    if settings.llm.init == "scratch" or config_at_hand(path) is None:
-        return None
-    return load_tokenizer(pretrained_place(path))
+    return load_tokenizer(pretrained_place(path)) if is_here(path) else None
 
 
 def _few(settings: Settings, prompts: int) -> int:

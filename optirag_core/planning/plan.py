@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig
 from optirag_core.config.run import ActorsSettings, WorkersSettings
 from optirag_core.config.settings import Settings
 from optirag_core.engine.cost import ModelShape
-from optirag_core.planning.accelerators import GIB, Accelerator, Device, device_of, measured_cpu
+from optirag_core.planning.accelerators import GIB, Device, device_of, measured_cpu
 from optirag_core.planning.counts import Counts, count
 from optirag_core.planning.llm import Way, computes_in, num_parameters, planned_config
 from optirag_core.planning.memory import FLOAT32_BYTES, scoring_memory
@@ -57,14 +57,13 @@ class _Subject:
     config: PreTrainedConfig
     num_parameters: int
     counts: Counts
-    cpu: Accelerator
 
     @property
     def shape(self) -> ModelShape:
         return ModelShape.of(self.config)
 
     def device(self, processes: WorkersSettings | ActorsSettings) -> Device:
-        return device_of(self.settings, processes, self.cpu)
+        return device_of(self.settings, processes, measured_cpu(processes.torch_threads))
 
 
 def plan(settings: Settings) -> Plan:
@@ -75,8 +74,7 @@ def plan(settings: Settings) -> Plan:
         ModelError: the LLM at hand has no config, or not the layers that a LoRA names.
     """
     config, source = planned_config(settings)
-    cpu = measured_cpu(settings.training.llm.torch_threads)
-    subject = _Subject(settings, config, num_parameters(config), count(settings), cpu)
+    subject = _Subject(settings, config, num_parameters(config), count(settings))
     ways: tuple[Way, ...] = ("full",) if settings.llm.init == "scratch" else ("lora", "full")
     stages = [_tune(subject, way) for way in ways]
     stages += [_exit_features(subject), _exit_heads(subject), _score(subject)]
@@ -118,8 +116,10 @@ def _idle(settings: Settings, counts: Counts, work: TuningWork, num_workers: int
 
 
 def _exit_features(subject: _Subject) -> Stage:
-    counts, passes = subject.counts, 1 + len(subject.settings.exit_features.frozen_prefixes)
+    """The policy's prompts go through once more for each frozen prefix."""
+    counts, again = subject.counts, len(subject.settings.exit_features.frozen_prefixes)
     candidates = counts.labelled_pairs / max(1, counts.labelled_prompts)
+    passes = 1 + again * counts.policy_prompts / max(1, counts.labelled_prompts)
     return _scored(subject, "exit_features", counts.labelled_prompts, candidates, passes)
 
 
@@ -128,7 +128,7 @@ def _score(subject: _Subject) -> Stage:
     return _scored(subject, "score", asked.pairs / asked.candidates_per_user, asked.candidates_per_user, 1)
 
 
-def _scored(subject: _Subject, job: str, prompts: float, candidates: float, passes: int) -> Stage:
+def _scored(subject: _Subject, job: str, prompts: float, candidates: float, passes: float) -> Stage:
     """A job on the scorers."""
     settings, counts, shape = subject.settings, subject.counts, subject.shape
     device, dtype = subject.device(settings.actors), getattr(torch, settings.engine.dtype)

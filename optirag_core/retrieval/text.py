@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from optirag_core.config.data import TextRetrieverSettings
 from optirag_core.engine.loading import context_length, load_encoder
-from optirag_core.errors import ConfigError
+from optirag_core.errors import ConfigError, DataError
 from optirag_core.training.packing import plan_batches
 
 
@@ -39,6 +39,7 @@ class TextEncoder:
             raise ConfigError(
                 f"retriever.text.max_tokens {max_tokens} exceeds the encoder's context of {longest} tokens: lower it"
             )
+        tokenizer.truncation_side = "right"  # whatever it came with: what a text begins with is read
         self.model = model
         self._tokenizer, self._max_tokens, self._batch_tokens = tokenizer, max_tokens, batch_tokens
 
@@ -70,8 +71,16 @@ class TextEncoder:
         """Vectors of length 1: [N, D] float32, on the CPU.
 
         Texts of similar length share a batch; a text's vector does not depend on the others, but for rounding.
+
+        Raises:
+            DataError: a text has no token.
         """
         ids = self.tokens(texts)
+        if not all(ids):
+            raise DataError(
+                f"retriever.text: text {ids.index([]):,} of {len(ids):,} has no token, so no mean state: let the "
+                "template's item and entry say something of every item"
+            )
         vectors = torch.empty(len(ids), self.width)
         generator = torch.Generator().manual_seed(0)
         for rows in plan_batches([len(each) for each in ids], self._batch_tokens, generator):

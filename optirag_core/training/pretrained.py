@@ -42,13 +42,18 @@ def pretrained_place(path: str, *, setting: str = "llm.pretrained.path") -> Path
         ) from None
 
 
+def is_here(path: str) -> bool:
+    """Whether an LLM's path names files of this machine, and not of the hub."""
+    return path.startswith(PACKAGE) or Path(path).exists()
+
+
 def config_at_hand(path: str) -> PreTrainedConfig | None:
     """What an LLM of `pretrained_place` looks like, without its weights; None where it would have to be fetched.
 
     Raises:
         ModelError: the package that it names is not installed, or the files there hold no config.
     """
-    here = path.startswith(PACKAGE) or Path(path).exists()
+    here = is_here(path)
     place = pretrained_place(path) if here else path
     try:
         if here and is_gguf(place):
@@ -96,7 +101,7 @@ def verified_place(path: str, digest: str, *, setting: str = "llm.pretrained.pat
     place = pretrained_place(path, setting=setting)
     if (found := weights_digest(place)) != digest:
         raise ArtifactMismatch(
-            f"{path} is another LLM ({found[:12]}) on this worker than on the driver ({digest[:12]}): give {setting} "
+            f"{path} is another model ({found[:12]}) on this worker than on the driver ({digest[:12]}): give {setting} "
             "a place that all machines share"
         )
     return place

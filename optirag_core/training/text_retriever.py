@@ -51,7 +51,9 @@ def read_retriever(
         vectors[first : first + len(ids)] = encoder.encode(texts_of(ids.to_pylist()))
         if on_chunk is not None:
             on_chunk(number, len(mine))
-    vectors = workers.sum(vectors).cpu()  # every row is one worker's, zeros of the others
+    if workers.size > 1:  # every row is one worker's, zeros of the others
+        for chunk in vectors.split(TEXTS_PER_CHUNK):
+            chunk.copy_(workers.sum(chunk))
     if workers.rank:
         return None
     users, items = vectors.split([graph.num_users, graph.num_items])

@@ -1,3 +1,4 @@
+import psutil
 import pytest
 
 from optirag_core.errors import ConfigError
@@ -60,6 +61,25 @@ def test_more_workers_than_rows_are_told(small_llm, tmp_path):
     settings = pretrained(small_llm, tmp_path, training={"llm": {"num_workers": 4}})
     [note] = [note for note in plan(settings).stages[0].notes if "batches of 1 prompts" in note]
     assert "use 25% of 4 workers: batch_tokens 4,656 gives each worker one (now 64)" in note
+
+
+def test_a_frozen_prefix_is_one_more_pass_of_the_policys_prompts(small_llm, tmp_path):
+    planned = [plan(pretrained(small_llm, tmp_path, exit_features={"frozen_prefixes": frozen})) for frozen in ([], [1])]
+    (one, counts), (two, _) = ((each.stages[2].flops, each.counts) for each in planned)
+    assert 0 < counts.policy_prompts < counts.labelled_prompts
+    assert two == pytest.approx(one * (1 + counts.policy_prompts / counts.labelled_prompts))
+
+
+def test_processes_share_the_cores(small_llm, tmp_path):
+    """One process may use them all; N times as many get 1/N each."""
+    cores = psutil.cpu_count()
+    devices = [
+        plan(
+            pretrained(small_llm, tmp_path, actors={"num_scorers": number, "torch_threads": cores})
+        ).stages[-1].device
+        for number in (1, 4)
+    ]  # fmt: skip
+    assert [device.share for device in devices] == [1.0, 0.25]
 
 
 def test_the_types_are_rays():

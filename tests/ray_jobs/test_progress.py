@@ -1,4 +1,7 @@
+import io
 import logging
+import re
+import time
 
 import pytest
 
@@ -43,6 +46,23 @@ def test_rates_begin_again_where_a_worker_went_back(clock, caplog):
     clock[0] += 10.0
     shown.add([Progress(5, 10, {}, tokens=1000)])
     assert caplog.messages == ["llm: step 5 of 10, 100 tokens/s, 00:50 left"]
+
+
+def test_a_bar_begins_where_a_resumed_training_does(clock, monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(progress.sys, "stderr", terminal)
+    shown = ShownProgress("llm", "step")
+    for number in (900, 901, 902):
+        shown.add([Progress(number, 1000, {"loss": 0.5})])
+        clock[0] += 1.0
+        time.sleep(0.6)  # the bar has a clock of its own
+    shown.close()
+    last = terminal.getvalue().split("\r")[-1]
+    assert "902/1000" in last
+    assert "loss 0.5000" in last
+    rate = float(re.search(r"([\d.]+)step/s", last)[1])
+    assert 0.2 < rate < 20
 
 
 @pytest.mark.ray

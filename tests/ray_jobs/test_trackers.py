@@ -15,8 +15,11 @@ from ray_jobs.trackers import tracking
 RECIPE = Recipe("llm", {"llm": {"learning_rate": 0.01, "modules": ["q", "v"]}, "seed": 0}, {})
 RUN = f"llm-{RECIPE.version}"
 POINTS = [Progress(1, 2, {"loss": 0.75}), Progress(2, 2, {"loss": 0.5, "validation_loss": 0.25})]
-METRICS = {"validation_auc": 0.875, "pretrained": None, "curve": {"loss": [[1, 0.75]]}}
-LOGGED = [("loss", 1, 0.75), ("loss", 2, 0.5), ("validation_loss", 2, 0.25), ("final/validation_auc", 2, 0.875)]
+METRICS = {"validation_auc": 0.875, "validation_loss": [0.5, None, 0.25], "curve": {"loss": [[1, 0.75]]}}
+LOGGED = [
+    ("loss", 1, 0.75), ("loss", 2, 0.5), ("validation_loss", 2, 0.25), ("final/validation_auc", 2, 0.875),
+    ("final/validation_loss/0", 2, 0.5), ("final/validation_loss/2", 2, 0.25),
+]  # fmt: skip
 
 
 def scalars(folder):
@@ -39,6 +42,26 @@ def test_tensorboard(tmp_path):
     assert scalars(tmp_path / RUN) == LOGGED
 
 
+@pytest.mark.parametrize("small_disk", [16 * 1024], indirect=True)
+def test_a_full_disk_ends_no_training(small_disk, caplog):
+    many = [Progress(step, 1000, {"loss": 0.5}) for step in range(1000)]
+    with tracking(TrackingSettings(tensorboard=str(small_disk)), RECIPE) as tracked:
+        tracked.add(many)
+        tracked.add(many)
+    (message,) = caplog.messages
+    assert "TensorBoard is told nothing more of this training" in message
+    assert "No space left" in message
+
+
+def test_what_is_no_folder_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(ConfigError, match=r"tracking\.tensorboard .*file cannot be written to"),
+        tracking(TrackingSettings(tensorboard=str(tmp_path / "file")), RECIPE),
+    ):
+        pass
+
+
 @pytest.fixture
 def mlflow_uri(tmp_path, monkeypatch):
     """A store without a server: what MLflow's client does with it, it does with a server."""
@@ -59,7 +82,7 @@ def test_mlflow(mlflow_uri):
     client, run = only_run(mlflow_uri)
     assert (run.info.run_name, run.info.status) == (RUN, "FINISHED")
     assert run.data.params == {"llm.learning_rate": "0.01", "llm.modules": "['q', 'v']", "seed": "0"}
-    names = ("loss", "validation_loss", "final/validation_auc")
+    names = dict.fromkeys(name for name, _, _ in LOGGED)
     logged = [
         (name, point.step, point.value) for name in names for point in client.get_metric_history(run.info.run_id, name)
     ]

@@ -9,10 +9,10 @@ from safetensors.torch import load_file, save_file
 from transformers import BertForMaskedLM, T5Config, T5Model
 
 from optirag_core.config.data import TextRetrieverSettings
-from optirag_core.errors import ConfigError, ModelError
+from optirag_core.errors import ConfigError, DataError, ModelError
 from optirag_core.retrieval.text import TextEncoder, mean_state
 from optirag_core.training.pretrained import pretrained_place
-from tests.conftest import tiny_llama
+from tests.conftest import tiny_llama, tokenizer_of_bytes
 from tests.retrieval.encoders import VOCABULARY, tiny_bert, tiny_encoder, tiny_model
 
 KINDS = ("bert", "llama")
@@ -78,6 +78,18 @@ def test_what_follows_the_last_token_is_cut_off():
     encoder = tiny_encoder("llama", max_tokens=4)
     assert [len(ids) for ids in encoder.tokens(TEXTS[:2])] == [1, 4]
     assert torch.allclose(*encoder.encode(["a book of verse", "a booklet"]), atol=1e-6)
+
+
+def test_whatever_side_a_tokenizer_cuts_off_the_beginning_is_read():
+    tokenizer = tokenizer_of_bytes()
+    tokenizer.truncation_side = "left"
+    encoder = TextEncoder(tiny_model("bert"), tokenizer, max_tokens=3, batch_tokens=9)
+    assert encoder.tokens(["abcdef"]) == encoder.tokens(["abcxyz"])
+
+
+def test_a_text_without_tokens_is_refused():
+    with pytest.raises(DataError, match=r"retriever\.text: text 1 of 3 has no token"):
+        tiny_encoder("llama").encode(["one", "", "three"])
 
 
 def test_more_tokens_than_the_encoder_reads_are_refused():

@@ -74,7 +74,7 @@ def test_a_worker_that_finds_other_files_is_refused(package):
     digest = weights_digest(package / "weights.gguf")
     assert verified_place(path, digest) == package / "weights.gguf"
     with pytest.raises(
-        ArtifactMismatch, match=rf"{path} is another LLM \({digest[:12]}\) .* give some\.setting a place"
+        ArtifactMismatch, match=rf"{path} is another model \({digest[:12]}\) .* give some\.setting a place"
     ):
         verified_place(path, "0" * 64, setting="some.setting")
 
