@@ -149,8 +149,9 @@ def test_nobody_submits_without_the_token(submit):
 
 @pytest.mark.thorough
 def test_a_stopped_training_goes_on_where_it_was(submit, settings):
-    longer = ("--retriever.max_epochs", "400", "--retriever.patience", "400", "--training.checkpoint_s", "0.001")
-    started = submit("train_retriever", *longer, options=("--no-wait", "--submission-id", "stopped"))
+    longer = ("--retriever.max_epochs", "400", "--retriever.patience", "400")
+    always = ("--training.checkpoint_s", "0.001")  # after each step
+    started = submit("train_retriever", *longer, *always, options=("--no-wait", "--submission-id", "stopped"))
     assert started.returncode == 0, started.stdout
     pointers = Path(settings.workspace)
     wait_until(lambda: any(pointers.glob(".training/retriever-*/LATEST")))
