@@ -195,7 +195,9 @@ def require_memory(graph: BipartiteGraph, settings: RetrieverSettings, workers: 
 
 
 def training_bytes(graph: BipartiteGraph, settings: RetrieverSettings, num_workers: int) -> int:
-    """Memory of one worker at its peak, from above (`benchmarks/retriever.py` measures it)."""
+    """Memory of one worker's arrays at its peak, from above; below some 2 M edges what else a process takes, up to 0.2
+    GiB, is more than the margin (`benchmarks/retriever.py`).
+    """
     width = math.ceil(settings.embedding_dim / num_workers)
     nodes = graph.num_nodes * width * FLOAT_BYTES * (4 + 5)  # weight, gradient, two moments; layers and their gradients
     edges = 2 * graph.num_edges * (FLOAT_BYTES + 8) * 2  # the adjacency, once more while it is made
