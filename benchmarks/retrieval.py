@@ -140,7 +140,8 @@ def _measured(
         "gcn_training_seconds": training_s, "gcn_training_ms_per_user": 1e3 * per_user,
         "held_out_users": quality["GCN"]["num_users"], "users_of_a_round": len(rounds[0]),
         **{name: quality["GCN"][name] for name in ("popularity_recall_at_20", "popularity_ndcg_at_20")},
-        "methods": methods, "warnings": dataset.info["warnings"],
+        "methods": methods,
+        "warnings": [warning.replace(str(given.data), "DIR") for warning in dataset.info["warnings"]],
     }  # fmt: skip
 
 
