@@ -1,0 +1,1 @@
+"""The endpoint: the batch job's core over HTTP, on Ray Serve."""
