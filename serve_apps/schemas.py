@@ -128,7 +128,7 @@ class Timings(Answer):
     """Milliseconds of the call inside of the service."""
 
     context_ms: float = Field(description="history, similar users, evidence, prompt")
-    queue_ms: float = Field(description="until the engine ran its first row")
+    queue_ms: float = Field(description="until the engine took the call in")
     engine_ms: float
 
 
@@ -215,17 +215,17 @@ class ItemsAnswer(Answer):
     items: list[KnownItem]
 
 
-class CertificateAnswer(Answer):
-    """What is known of an exit policy."""
+class PolicyAnswer(Answer):
+    """An exit policy and its certificate."""
 
     criterion: str
     layers: list[int]
     threshold: float
     window: int
     evidence_confidence: float | None
-    flops_share: float | None
+    flops_share: float | None = Field(description="of full depth's, on the users that certified it")
     mean_exit_layer: float | None
-    statement: str | None = Field(description="the certificate in one sentence; null: a policy without one")
+    certificate: str | None = Field(description="in one sentence; null: a policy without one")
 
 
 class ModelAnswer(Answer):
@@ -235,10 +235,9 @@ class ModelAnswer(Answer):
     digests: dict[str, str] = Field(description="sha256 of each artifact's manifest")
     num_layers: int
     exit_layers: list[int]
-    policies: dict[str, CertificateAnswer]
+    policies: dict[str, PolicyAnswer]
     timed: bool = Field(description="as_of and event_time mean something")
     like_threshold: float = Field(description="a rating above it counts as liked")
-    events: int = Field(description="events in the log that are on top of the data set")
 
 
 class ErrorAnswer(Answer):

@@ -72,6 +72,7 @@ CHANGES = {
     "actors.torch_threads": (1, "scores"),
     "actors.num_gpus_per_scorer": (1.0, "scores"),
     "actors.num_prompt_builders": (3, ""),
+    "serving.max_calls": (8, ""),
     "training.llm.num_workers": (2, ""),
     "training.retriever.num_gpus_per_worker": (1.0, ""),
     "tracking.tensorboard": ("here", ""),

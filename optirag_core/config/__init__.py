@@ -4,6 +4,7 @@ section.py     what all sections share
 data.py        data, evidence, retriever, index, prompt
 llm.py         the LLM and its tuning
 exits.py       hidden states, heads, exit policy, calibration
+serving.py     the endpoint: replicas, load, events
 run.py         engine, requests, shards, actors, training resources, plan, storage, Ray
 settings.py    all of them together
 """

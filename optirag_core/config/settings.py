@@ -20,6 +20,7 @@ from optirag_core.config.run import (
     TrainingSettings,
 )
 from optirag_core.config.section import Section
+from optirag_core.config.serving import ServingSettings
 
 
 class Settings(Section):
@@ -43,6 +44,7 @@ class Settings(Section):
     requests: RequestsSettings = RequestsSettings()
     run: RunSettings = RunSettings()
     actors: ActorsSettings = ActorsSettings()
+    serving: ServingSettings = ServingSettings()
     training: TrainingSettings = TrainingSettings()
     tracking: TrackingSettings = TrackingSettings()
     plan: PlanSettings = PlanSettings()

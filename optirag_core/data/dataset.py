@@ -47,7 +47,12 @@ class Dataset:
     def load(cls, folder: Path) -> "Dataset":
         """Read a folder that `save` wrote; the artifact store has verified its files."""
         tables = {name: pq.read_table(folder / f"{name}.parquet") for name in TABLES}
-        return cls(**tables, info=json.loads((folder / INFO_FILE).read_text(encoding="utf-8")))
+        return cls(**tables, info=read_info(folder))
+
+
+def read_info(folder: Path) -> dict[str, Any]:
+    """`Dataset.info` of a folder that `save` wrote, without its tables."""
+    return json.loads((folder / INFO_FILE).read_text(encoding="utf-8"))
 
 
 def write_table(table: pa.Table, path: Path) -> None:

@@ -45,12 +45,14 @@ class Artifacts:
 
 
 def open_artifacts(
-    settings: Settings, *kinds: str, pins: Mapping[str, Pin] | None = None, run: str | None = None
-) -> Artifacts:
+    settings: Settings, *kinds: str, pins: Mapping[str, Pin] | None = None,
+    versions: Mapping[str, str] | None = None, run: str | None = None,
+) -> Artifacts:  # fmt: skip
     """Open artifacts, parents first.
 
     Args:
         pins: the artifacts that another process has opened; without them the newest of each kind.
+        versions: instead of the newest, by kind.
         run: of `scores`, the run; default the newest.
 
     Raises:
@@ -61,8 +63,8 @@ def open_artifacts(
     workspace = Workspace(settings.workspace, settings.storage)
     opened: dict[str, Artifact] = {}
     for kind in kinds:
-        newest = run if kind == "scores" else None
-        artifact = workspace.open(kind, pins[kind].version if pins else newest)
+        named = run if kind == "scores" else (versions or {}).get(kind)
+        artifact = workspace.open(kind, pins[kind].version if pins else named)
         if pins and artifact.digest != pins[kind].digest:
             raise ArtifactMismatch(f"{kind}/{artifact.version} has changed since the job began: run the job again")
         for parent in opened.values():
