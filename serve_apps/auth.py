@@ -173,16 +173,34 @@ def _parsed(text: str, source: str) -> tuple[bytes, ...]:
     return tuple(found)
 
 
+def new_token(name: str) -> tuple[str, str]:
+    """Make a token.
+
+    Args:
+        name: whose it is.
+
+    Returns:
+        The token in clear, which nothing keeps, and its line for the file.
+
+    Raises:
+        ConfigError: no line can hold this name.
+    """
+    if _LINE.fullmatch(f"{name} {'0' * 64}") is None or "#" in name or "," in name:
+        raise ConfigError("a token's name has 1 to 100 characters, without spaces, # and commas")
+    token = secrets.token_urlsafe(32)
+    return token, f"{name} {hashlib.sha256(token.encode()).hexdigest()}"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m serve_apps.auth", description="tokens of the endpoint")
     new = parser.add_subparsers(required=True).add_parser("new", help="make a token")
     new.add_argument("--name", required=True, help="whose it is; without spaces")
-    name = parser.parse_args(arguments).name
-    if _LINE.fullmatch(f"{name} {'0' * 64}") is None or "#" in name or "," in name:
-        parser.error("--name has 1 to 100 characters, without spaces, # and commas")
-    token = secrets.token_urlsafe(32)
+    try:
+        token, line = new_token(parser.parse_args(arguments).name)
+    except ConfigError as error:
+        parser.error(str(error))
     print(f"token, shown this once:  {token}")
-    print(f"line for the file:       {name} {hashlib.sha256(token.encode()).hexdigest()}")
+    print(f"line for the file:       {line}")
 
 
 if __name__ == "__main__":

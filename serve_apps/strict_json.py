@@ -22,6 +22,7 @@ _STRING = re.compile(rb'"(?:[^"\\]++|\\.)*+"?', re.DOTALL)  # possessive and ope
 _OPENING, _CLOSING = b"[{", b"]}"
 _SUSPICIOUS = re.compile(rb"[0-9]{19}|[0-9][eE]|\\u[dD][89a-fA-F]")
 """Bodies without it can hold no number beyond 64 bits, no infinity and no surrogate: most need no second look."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class NotStrict(ValueError):
@@ -86,7 +87,7 @@ def _unsafe(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[str, tupl
         for index, inner in enumerate(value):
             yield from _unsafe(inner, (*path, index))
     elif isinstance(value, str):
-        if any("\ud800" <= character <= "\udfff" for character in value):
+        if _SURROGATE.search(value):
             yield "half of a surrogate pair is no character", path
     elif isinstance(value, float) and math.isinf(value):
         yield "a number is beyond what 64 bits hold", path
