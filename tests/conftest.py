@@ -18,6 +18,8 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTraine
 from benchmarks.hardware import commit, hardware
 from tests.storage.server import s3_server
 
+pytest_plugins = ["tests.finished_run"]
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 

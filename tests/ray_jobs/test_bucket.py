@@ -11,7 +11,7 @@ from optirag_core.runs.reader import read_scores
 from optirag_core.storage.base import open_storage
 from ray_jobs.prepare_data import prepare_data
 from ray_jobs.score import score
-from tests.ray_jobs.conftest import driver
+from tests.finished_run import driver
 
 
 @pytest.mark.s3

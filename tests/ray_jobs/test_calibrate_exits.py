@@ -12,7 +12,7 @@ from optirag_core.training.exit_features import read_traces
 from optirag_core.training.exit_policy import calibrate
 from ray_jobs.calibrate_exits import calibrate_exits
 from ray_jobs.command import parse
-from tests.ray_jobs.conftest import changed
+from tests.finished_run import changed
 
 pytestmark = pytest.mark.ray
 

@@ -18,7 +18,7 @@ from ray_jobs.score import score
 from ray_jobs.session import SUBMITTED
 from ray_jobs.train_exit_heads import train_exit_heads
 from ray_jobs.tune_llm import tune_llm
-from tests.ray_jobs.conftest import tiny_settings
+from tests.finished_run import tiny_settings
 
 pytestmark = pytest.mark.ray
 

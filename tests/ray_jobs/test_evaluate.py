@@ -9,7 +9,7 @@ from optirag_core.data.dataset import Dataset
 from optirag_core.errors import DataError
 from ray_jobs.evaluate import evaluate
 from ray_jobs.score import score
-from tests.ray_jobs.conftest import changed
+from tests.finished_run import changed
 
 pytestmark = pytest.mark.ray
 

@@ -20,7 +20,7 @@ import yaml
 
 from optirag_core.artifacts import Workspace
 from ray_jobs.prepare_data import prepare_data
-from tests.ray_jobs.conftest import tiny_settings
+from tests.finished_run import tiny_settings
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 REPOSITORY = Path(__file__).parents[2]

@@ -19,7 +19,7 @@ from optirag_core.runs.reader import read_scores
 from optirag_core.runs.run import Run
 from optirag_core.storage.local import LocalStorage
 from ray_jobs.score import score
-from tests.ray_jobs.conftest import changed, driver
+from tests.finished_run import changed, driver
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 TIMEOUT_S = 240

@@ -15,7 +15,7 @@ from ray_jobs.explain import explain
 from ray_jobs.score import score
 from ray_jobs.train_exit_heads import train_exit_heads
 from ray_jobs.train_loop import start_worker
-from tests.ray_jobs.conftest import changed
+from tests.finished_run import changed
 
 pytestmark = pytest.mark.ray
 TEMPLATES = Path(prompting.__file__).parent / "templates"

@@ -25,7 +25,7 @@ from ray_jobs.evaluate import evaluate
 from ray_jobs.pipeline import pipeline
 from ray_jobs.prepare_data import prepare_data
 from tests.conftest import tiny_llama
-from tests.ray_jobs.conftest import NUM_LAYERS, changed, tiny_settings
+from tests.finished_run import NUM_LAYERS, changed, tiny_settings
 from tests.test_readme import JOBS
 
 pytestmark = pytest.mark.ray

@@ -18,7 +18,7 @@ from ray_jobs.command import run_job
 from ray_jobs.plan import print_plan
 from ray_jobs.score import score
 from ray_jobs.tune_llm import tune_llm
-from tests.ray_jobs.conftest import tiny_settings
+from tests.finished_run import tiny_settings
 
 pytestmark = pytest.mark.ray
 CONFIGS = Path(__file__).parents[2] / "ray_jobs" / "configs"

@@ -21,7 +21,7 @@ from optirag_core.prompting.assembly import requests_from
 from optirag_core.runs.reader import read_artifact, read_scores
 from ray_jobs.score import score
 from ray_jobs.shard_stages import open_run
-from tests.ray_jobs.conftest import changed
+from tests.finished_run import changed
 
 pytestmark = pytest.mark.ray
 

@@ -20,7 +20,7 @@ from optirag_core.runs.work import begin
 from ray_jobs.run_board import noted
 from ray_jobs.score import score
 from ray_jobs.shard_stream import Stage, shard_table, stream
-from tests.ray_jobs.conftest import changed
+from tests.finished_run import changed
 from tests.runs.small import PARENTS, identity, small_requests
 
 pytestmark = pytest.mark.ray

@@ -18,7 +18,7 @@ from optirag_core.retrieval.index import UserIndex
 from optirag_core.retrieval.text import TextEncoder
 from optirag_core.retrieval.vectors import load_vectors
 from ray_jobs.train_retriever import train_retriever
-from tests.ray_jobs.conftest import changed
+from tests.finished_run import changed
 from tests.retrieval.encoders import tiny_bert
 
 pytestmark = pytest.mark.ray

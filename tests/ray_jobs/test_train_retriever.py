@@ -9,7 +9,7 @@ from optirag_core.data.dataset import Dataset
 from optirag_core.errors import ConfigError
 from optirag_core.retrieval.faiss_library import load_faiss
 from ray_jobs.train_retriever import train_retriever
-from tests.ray_jobs.conftest import changed
+from tests.finished_run import changed
 
 pytestmark = pytest.mark.ray
 

@@ -8,7 +8,7 @@ from optirag_core.config.run import LlmWorkersSettings, WorkersSettings
 from optirag_core.inference.opening import TRAINED
 from ray_jobs.pipeline import TRAINING
 from ray_jobs.train_loop import _trainer
-from tests.ray_jobs.conftest import changed
+from tests.finished_run import changed
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 

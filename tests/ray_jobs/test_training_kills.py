@@ -23,7 +23,7 @@ from ray_jobs.exit_features import exit_features
 from ray_jobs.train_exit_heads import train_exit_heads
 from ray_jobs.train_retriever import train_retriever
 from ray_jobs.tune_llm import tune_llm
-from tests.ray_jobs.conftest import changed
+from tests.finished_run import changed
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 TIMEOUT_S = 240
