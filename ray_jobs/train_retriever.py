@@ -26,7 +26,7 @@ from optirag_core.retrieval.index import UserIndex
 from optirag_core.retrieval.metrics import retrieval_metrics
 from optirag_core.retrieval.recall import measured, require_recall
 from optirag_core.retrieval.text import TextEncoder
-from optirag_core.retrieval.vectors import load_vectors, save_vectors
+from optirag_core.retrieval.vectors import load_vectors, save_fold_in, save_vectors
 from optirag_core.training.pretrained import pretrained_place, verified_place, weights_digest
 from optirag_core.training.retriever import TrainedRetriever
 from optirag_core.training.retriever import train_retriever as train
@@ -82,6 +82,8 @@ def _loop(config: dict[str, Any]) -> None:
         if trained:
             save_vectors(folder, "user", graph.user_ids, trained.user_embeddings)
             save_vectors(folder, "item", graph.item_ids, trained.item_embeddings)
+            if trained.item_fold_in is not None:
+                save_fold_in(folder, trained.item_fold_in)
 
 
 def _fitted(worker: Worker, graph: BipartiteGraph, held_out: pa.Table) -> TrainedRetriever | None:

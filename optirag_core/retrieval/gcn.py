@@ -59,6 +59,14 @@ class Gcn(nn.Module):
             total = total + weight * layer if self.learned is not None else total.add(layer, alpha=weight)
         return total
 
+    def neighbour_sum(self, adjacency: Tensor, raw: Tensor) -> Tensor:
+        """What `forward` multiplies with the adjacency once more: sum over k = 1..K of w_k e^(k-1) [N, D]."""
+        layer, total = raw, torch.zeros_like(raw)
+        for weight in self.layer_weights:
+            total = total + weight * layer
+            layer = adjacency @ layer
+        return total
+
 
 class FactorizationMachine(Gcn):
     """The comparator without a graph: a node's embedding is its raw one (Rendle, ICDM 2010).
@@ -71,6 +79,10 @@ class FactorizationMachine(Gcn):
 
     def forward(self, adjacency: Tensor, raw: Tensor) -> Tensor:
         """`raw` itself."""
+        return raw
+
+    def neighbour_sum(self, adjacency: Tensor, raw: Tensor) -> Tensor:
+        """`raw`: BPR pulls a user's vector towards those of its items; there is no closed form of where it ends."""
         return raw
 
 
@@ -117,3 +129,22 @@ def user_and_item_embeddings(model: Gcn, graph: BipartiteGraph) -> tuple[Tensor,
     embeddings = model(normalized_adjacency(graph), model.embedding.weight)  # [N, D]
     users, items = embeddings.split([graph.num_users, graph.num_items])
     return F.normalize(users, dim=-1), items.clone()
+
+
+@torch.no_grad()
+def item_fold_in(model: Gcn, graph: BipartiteGraph) -> Tensor:
+    """Item vectors whose sum over a user's items, scaled to length 1, is the user's vector.
+
+    e_u^(k) = d_u^-1/2 sum_i d_i^-1/2 e_i^(k-1) is linear in the items, and d_u falls out: f_i = d_i^-1/2 sum_k w_k
+    e_i^(k-1). For the GCN's users that is exact; another interaction leaves the items' vectors and degrees as they were
+    in training. A factorization machine propagates nothing: f_i is the item's embedding, and the sum an approximation.
+
+    Source: arXiv:2501.02173v2, section 4; arXiv:2002.02126, equation 3.
+
+    Returns:
+        [I, D] float32.
+    """
+    summed = model.neighbour_sum(normalized_adjacency(graph), model.embedding.weight)[graph.num_users :]  # [I, D]
+    if isinstance(model, FactorizationMachine):
+        return summed.clone()
+    return summed * graph.item_degree.to(summed.dtype).rsqrt()[:, None]

@@ -1,4 +1,4 @@
-"""Ids and their vectors on disk: `<noun>s.arrow` and `<noun>_embeddings.safetensors`.
+"""Ids and their vectors on disk: `<noun>s.arrow`, `<noun>_embeddings.safetensors` and `item_fold_in.safetensors`.
 
 Shape legend: `N` users or items, `D` embedding width.
 """
@@ -12,6 +12,8 @@ from torch import Tensor
 from optirag_core.data.mapped import one_batch, open_mapped, write_mapped
 from optirag_core.data.rows import Noun
 from optirag_core.errors import ArtifactCorrupt
+
+FOLD_IN_FILE = "item_fold_in.safetensors"
 
 
 def save_vectors(folder: Path, noun: Noun, ids: pa.Array, embeddings: Tensor) -> None:
@@ -42,3 +44,14 @@ def load_vectors(folder: Path, noun: Noun) -> tuple[pa.LargeStringArray, Tensor]
             f"{folder}: {len(ids):,} {noun} ids but {len(embeddings):,} vectors; run train_retriever again"
         )
     return ids, embeddings
+
+
+def save_fold_in(folder: Path, vectors: Tensor) -> None:
+    """Write `retrieval.gcn.item_fold_in` [I, D] beside the items' vectors."""
+    save_file({"fold_in": vectors.contiguous()}, folder / FOLD_IN_FILE)
+
+
+def load_fold_in(folder: Path) -> Tensor | None:
+    """Map what `save_fold_in` wrote: [I, D] float32; None where the artifact has none."""
+    path = folder / FOLD_IN_FILE
+    return load_file(path)["fold_in"] if path.is_file() else None

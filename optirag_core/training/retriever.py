@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from optirag_core.config.data import RetrieverSettings
 from optirag_core.errors import ConfigError, DataError
-from optirag_core.retrieval.gcn import Gcn, embedding_model, user_and_item_embeddings
+from optirag_core.retrieval.gcn import Gcn, embedding_model, item_fold_in, user_and_item_embeddings
 from optirag_core.retrieval.graph import BipartiteGraph, normalized_adjacency
 from optirag_core.retrieval.metrics import HeldOutUsers
 from optirag_core.retrieval.triples import fixed_triples, num_triples, sample_triples
@@ -46,12 +46,15 @@ class TrainedRetriever:
             validation_loss (of the best epoch), num_validation_edges, num_skipped_validation_edges (user or item not in
             the graph, or a user with no negative left), curve (`Curve.points`, and
             recall_at_20 and ndcg_at_20 of the epochs).
+        item_fold_in: [I, D] float32, of which a user's vector is made anew without training; None where a user's vector
+            is no sum over items.
     """
 
     user_embeddings: Tensor
     item_embeddings: Tensor
     history: tuple[Mapping[str, float | None], ...]
     metrics: Mapping[str, Any]
+    item_fold_in: Tensor | None = None
 
 
 def train_retriever(
@@ -113,7 +116,8 @@ def train_retriever(
         "num_skipped_validation_edges": held_out.num_rows - validation.size(1),
         "curve": {**training.curve.points(best.history), **_ranking_points(best.history)},
     }
-    return TrainedRetriever(*user_and_item_embeddings(model, graph), tuple(best.history), metrics)
+    vectors = user_and_item_embeddings(model, graph)
+    return TrainedRetriever(*vectors, tuple(best.history), metrics, item_fold_in(model, graph))
 
 
 def _ranking_points(epochs: Sequence[Mapping[str, float | None]]) -> dict[str, list[list[float]]]:

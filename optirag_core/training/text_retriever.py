@@ -35,7 +35,8 @@ def read_retriever(
         on_chunk: called after each of this worker's chunks with its number from 1, and theirs in all.
 
     Returns:
-        What rank 0 has, items of length 1 too; None on the others.
+        What rank 0 has, items of length 1 too; None on the others. Nothing to fold in: a user's vector is that of the
+        history's text, not a sum over items, so what happens after training leaves it as it is.
     """
     vectors = torch.zeros(graph.num_nodes, encoder.width)  # [N, D]
     chunks = [

@@ -48,6 +48,13 @@ def test_users_of_the_same_community_come_first(method):
         assert {int(neighbour.user_id[1:]) % 2 for neighbour in neighbours} == {user % 2}
 
 
+def test_trained_users_are_the_sums_of_their_items():
+    graph, trained = train()
+    sums = torch.zeros(graph.num_users, SMALL.embedding_dim)
+    sums.index_add_(0, graph.user_index, trained.item_fold_in[graph.item_index])
+    torch.testing.assert_close(F.normalize(sums, dim=-1), trained.user_embeddings, atol=1e-5, rtol=0)
+
+
 def test_loss_falls_below_chance():
     _, trained = train()
     losses = [epoch["loss"] for epoch in trained.history]
