@@ -81,7 +81,7 @@ class Bench:
     @property
     def policy(self) -> dict[str, Any]:
         """The run's."""
-        return vars(self._exits.policy) | {"layers": self._exits.layers}
+        return vars(self._exits.policy) | {"layers": self._exits.exit_layers}
 
     def row(self, candidates: int | None, num_pairs: int, turns: int) -> dict[str, Any]:
         """Seconds and ratios on prompts of the first test users.

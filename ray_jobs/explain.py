@@ -3,18 +3,16 @@
 python -m ray_jobs.explain --config ray_jobs/configs/demo.yaml --user 17 --item 0000000337
 """
 
-from collections.abc import Sequence
-
 import pyarrow.compute as pc
 import torch
 
 from optirag_core.config.settings import Settings
 from optirag_core.data.dataset import Dataset
-from optirag_core.engine.groups import PairScore
 from optirag_core.engine.loading import load_tokenizer
-from optirag_core.engine.policy import ExitPolicy
-from optirag_core.engine.trace import HeadView
+from optirag_core.engine.scorer import Scorer
 from optirag_core.errors import DataError
+from optirag_core.evidence.model import EvidenceModel
+from optirag_core.inference.explain import Explanation, explain_group
 from optirag_core.inference.opening import TRAINED, open_artifacts
 from optirag_core.inference.parts import check_prompts_fit, open_assembler, open_scorer
 from optirag_core.inference.requests import request_for
@@ -34,12 +32,14 @@ def explain(settings: Settings, *, user: str, item: str) -> None:
         raise DataError(f"user {user!r}, item {item!r}: {assembled.rejects[0].error}")
     scorer = open_scorer(settings, artifacts, device="cuda" if torch.cuda.is_available() else "cpu")
     group = assembled.prompt.group
-    [[result]], views = scorer.score([group]).scores, scorer.trace([group]).views(0, scorer.policy)
+    [explained] = explain_group(
+        scorer, group, *scorer.score([group]).scores, EvidenceModel.open(artifacts["evidence"].path)
+    )  # fmt: skip
     _print_similar_users(assembled)
     print(f"\nPrompt ({len(group.prefix)} shared tokens + {len(group.suffixes[0])} of the candidate)\n")
     print(tokenizer.decode([*group.prefix, *group.suffixes[0]]))
-    _print_heads(views, scorer.policy, scorer.layers)
-    print(f"\np(yes) = {result.score:.4f} from {_where(result, views)}")
+    _print_heads(explained, scorer)
+    print(f"\n{explained.stop}")
     print(f"The user's own answer: {_label(dataset, user, item)}")
 
 
@@ -59,25 +59,21 @@ def _print_similar_users(assembled: Assembled) -> None:
         print(f"Similar user {rank}: {neighbour.user_id} (cosine {neighbour.similarity:.4f})")
 
 
-def _print_heads(views: Sequence[HeadView], policy: ExitPolicy, layers: Sequence[int]) -> None:
-    print(f"\nExit heads: criterion {policy.criterion}, window {policy.window}, threshold {policy.threshold}")
-    print(f"In use: the heads at layers {', '.join(map(str, layers)) or 'none'}")
-    print("layer   p(yes)   statistic  stable  values of layers l-m..l")
-    for view in views:
-        stable = "yes" if view.exits else "no"
+def _print_heads(explained: Explanation, scorer: Scorer) -> None:
+    policy = scorer.policy
+    print(f"\nHeads: criterion {policy.criterion}, window {policy.window}, threshold {policy.threshold}")
+    print(f"In use: the heads at layers {', '.join(map(str, scorer.layers))}")
+    print("Log-odds of yes: what the evidence and what the text adds; tracked values: of layers l-m..l")
+    print("layer   p(yes)  evidence     text  statistic  stable  tracked values")
+    for view in explained.heads:
+        numbers = ("" if each is None else f"{each:.4f}" for each in (view.evidence_logit, view.text_logit))
+        evidence, text = (f"{number:>8}" for number in numbers)
+        found = "" if view.statistic is None else f"{view.statistic:.5f}"
         values = "  ".join(f"{value:.4f}" for value in view.values)
-        print(f"{view.layer:>5}  {view.score:>7.4f}  {view.statistic:>10.5f}  {stable:>6}  {values}")
-
-
-def _where(result: PairScore, views: Sequence[HeadView]) -> str:
-    layer = result.exit_layer
-    if result.forced:
-        return f"the head at layer {layer}: fewer candidates than exit_policy.group_stop were left"
-    if layer == 0:
-        return "the head at layer 0, sure enough of what is known of the pair without the LLM"
-    if any(view.layer == layer for view in views):
-        return f"the head at layer {layer}, the first that was stable"
-    return f"the LLM's own head at layer {layer}: no exit head was stable"
+        stable = "yes" if view.stops else "no"
+        print(f"{view.layer:>5}  {view.score:>7.4f}  {evidence} {text}  {found:>9}  {stable:>6}  {values}")
+    if explained.evidence_score is not None:
+        print(f"A regression on the evidence alone: p(yes) = {explained.evidence_score:.4f}")
 
 
 if __name__ == "__main__":

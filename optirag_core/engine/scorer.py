@@ -77,14 +77,26 @@ class Scorer:
             model, window=policy.window, frozen_prefix_after=policy.frozen_prefix_after,
             bucket=ROW_BUCKET if deterministic else 1, compiled=compile_layers,
         )  # fmt: skip
-        self._shape = ModelShape.of(model.config)
+        self.shape = ModelShape.of(model.config)
         self._heads = heads
         self.policy = policy
-        self.layers = heads.layers if layers is None else tuple(layers)
+        used = heads.layers if layers is None else tuple(layers)
+        self.exit_layers = () if policy.criterion == "none" else used
         self._max_tokens = max_tokens_in_flight
         self._context = context_length(model.config)
         self._numbers = itertools.count()
         self._forget()
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """Where a pair may stop: 0 where its evidence may suffice, the exit layers in use, and the LLM's last."""
+        first = () if self.policy.evidence_confidence is None else (0,)
+        return (*first, *self.exit_layers, self.shape.num_layers)
+
+    @property
+    def num_features(self) -> int:
+        """F of the evidence that the heads read; 0 for heads that read none."""
+        return self._heads.num_features
 
     @property
     def is_finished(self) -> bool:
@@ -161,7 +173,7 @@ class Scorer:
         """
         known, num_features, window = self._checked(groups), self._heads.num_features, self.policy.window
         evidence = torch.cat([torch.zeros(0, num_features), *known]) if num_features else None  # [all pairs, F]
-        states = self.states(groups, window_layers(self._heads.layers, window, self._shape.num_layers))
+        states = self.states(groups, window_layers(self._heads.layers, window, self.shape.num_layers))
         return Trace.of_states(states, self._heads, evidence, window=window)
 
     @torch.no_grad()  # heads are trained on these, and tensors of inference_mode could not be
@@ -178,9 +190,9 @@ class Scorer:
         """
         check_lengths(groups, context=self._context, step_tokens=self._step_tokens)
         layers = sorted(set(layers))
-        if not layers or layers[0] < 0 or layers[-1] > self._shape.num_layers:
+        if not layers or layers[0] < 0 or layers[-1] > self.shape.num_layers:
             raise ConfigError(
-                f"hidden states of layers {layers} were asked for, the LLM has 1 to {self._shape.num_layers}"
+                f"hidden states of layers {layers} were asked for, the LLM has 1 to {self.shape.num_layers}"
             )
         parts = [part for number, group in enumerate(groups) for part in parts_of(group, number, self._step_tokens)]
         queues = self._empty_queues()
@@ -192,10 +204,10 @@ class Scorer:
 
         while (work := queues.take()) is not None:
             self._run_in_memory(work if isinstance(work, Flight) else self._decoder.embed(work), queues, keep)
-        none = torch.zeros(0, len(layers), self._shape.width)
+        none = torch.zeros(0, len(layers), self.shape.width)
         return LastStates.of(
             parts, torch.stack([rows[pair] for pair in sorted(rows)]) if rows else none,
-            layers=tuple(layers), sizes=tuple(len(group.suffixes) for group in groups), shape=self._shape,
+            layers=tuple(layers), sizes=tuple(len(group.suffixes) for group in groups), shape=self.shape,
             frozen_prefix_after=self.policy.frozen_prefix_after,
         )  # fmt: skip
 
@@ -203,7 +215,7 @@ class Scorer:
         """[R, K, D] of a row's pairs, fp32 on the CPU."""
         last = []
         for layer in layers:
-            if layer == self._shape.num_layers:  # of the last layer only the last tokens are needed
+            if layer == self.shape.num_layers:  # of the last layer only the last tokens are needed
                 last.append(self._decoder.open_next(self._decoder.advance(flight, layer - 1)).last)
             else:
                 flight = self._decoder.advance(flight, layer)
@@ -234,7 +246,7 @@ class Scorer:
             for suffix, candidate in zip(part.suffixes, part.candidates, strict=True)
         ]
         columns = torch.tensor(pairs, dtype=torch.int64).reshape(-1, 4).unbind(dim=1)
-        cost = packed_cost(self._shape, *columns, frozen_prefix_after=self.policy.frozen_prefix_after)
+        cost = packed_cost(self.shape, *columns, frozen_prefix_after=self.policy.frozen_prefix_after)
         return ScoredGroup(number, scores, cost)
 
     def _stop_on_evidence(self, number: int, evidence: Tensor | None) -> None:
@@ -283,7 +295,7 @@ class Scorer:
     def _read(self, opened: OpenLayer, layer: int) -> tuple[Tensor, list[bool]]:
         """[R, 2] logits of the head at a layer, and who is stable there; behind the LLM's own head all are."""
         evidence = self._groups.evidence(opened.flight.layout.pairs)  # [R, F]
-        if layer == self._shape.num_layers:
+        if layer == self.shape.num_layers:
             return self._heads[layer](opened.last, evidence), [True] * len(opened.last)
         states = (*opened.flight.window, opened.last)[-self.policy.window - 1 :]
         logits = self._heads[layer](torch.stack(states, dim=1), evidence)  # [R, m+1, 2]
@@ -302,8 +314,8 @@ class Scorer:
 
     def _next_head(self, depth: int) -> int:
         """The 1-based layer of the next head behind a depth."""
-        deeper = (layer for layer in self.layers if layer > depth and self.policy.criterion != "none")
-        return next(deeper, self._shape.num_layers)
+        deeper = (layer for layer in self.exit_layers if layer > depth)
+        return next(deeper, self.shape.num_layers)
 
 
 def _apart(flight: Flight | None, verdicts: dict[int, Verdict]) -> tuple[Flight | None, dict[int, Flight]]:

@@ -11,22 +11,10 @@ import torch
 from torch import Tensor
 
 from optirag_core.engine.cost import Cost, ModelShape, packed_cost
-from optirag_core.engine.criterion import should_exit, statistic, window_values
-from optirag_core.engine.heads import AnswerHead, ExitHeads, p_yes
+from optirag_core.engine.heads import AnswerHead, ExitHeads
 from optirag_core.engine.policy import ExitPolicy, exits_at
 from optirag_core.engine.states import LastStates
 from optirag_core.errors import ConfigError
-
-
-@dataclass(frozen=True)
-class HeadView:
-    """What one exit head sees of one pair at full depth."""
-
-    layer: int
-    score: float  # p(yes) of this head on h^(l)
-    values: tuple[float, ...]  # m+1 tracked values, h^(l-m) first
-    statistic: float  # what the criterion compares with the threshold
-    exits: bool
 
 
 @dataclass(frozen=True)
@@ -43,6 +31,7 @@ class Trace:
     logits: Tensor  # [R, L, m+1, 2] of each exit head on its window, yes first
     final_logits: Tensor  # [R, 2] of the LLM's own head
     evidence_logits: Tensor | None  # [R, 2] of the head at depth 0, where there is one
+    evidence_added: Tensor | None = None  # [R, L+1] what the evidence adds to each head's log-odds, the LLM's own last
 
     @classmethod
     @torch.no_grad()
@@ -73,6 +62,7 @@ class Trace:
             logits=torch.stack(views, dim=1),
             final_logits=view(heads[states.shape.num_layers], [states.shape.num_layers])[:, 0],
             evidence_logits=heads[0](evidence).cpu() if heads.num_features else None,
+            evidence_added=_added(heads, evidence) if heads.num_features else None,
         )
 
     @property
@@ -90,22 +80,6 @@ class Trace:
         kept["parts"] = kept["parts"].unique(return_inverse=True)[1]  # numbered from 0 again
         sizes = self.user_groups[chosen].bincount(minlength=len(self.sizes))
         return replace(self, sizes=tuple(sizes[sizes > 0].tolist()), **kept)
-
-    def views(self, pair: int, policy: ExitPolicy) -> list[HeadView]:
-        """Every head's view of one pair, shallow to deep, whether or not an earlier one would have stopped."""
-        views = []
-        for layer, logits in zip(self.layers, self.logits[pair], strict=True):
-            values = window_values(logits[None, -policy.window - 1 :], policy.criterion)  # [1, m+1]
-            stable = should_exit(values, policy.threshold, policy.criterion)
-            view = HeadView(
-                layer=layer,
-                score=p_yes(logits[-1]).item(),
-                values=tuple(values[0].tolist()),
-                statistic=statistic(values, policy.criterion).item(),
-                exits=stable.item(),
-            )
-            views.append(view)
-        return views
 
     def outcome(self, policy: ExitPolicy, layers: Sequence[int] | None = None) -> "Outcome":
         """Run a policy on the trace.
@@ -152,6 +126,12 @@ class Outcome:
     logits: Tensor  # [R, 2] of the head that stopped the pair
     forced: Tensor  # [R] bool
     cost: Cost
+
+
+def _added(heads: ExitHeads, evidence: Tensor) -> Tensor:
+    """[R, F] -> [R, L+1]."""
+    layers = (*heads.layers, heads.num_layers)
+    return torch.stack([heads[layer].evidence(evidence)[:, 0] for layer in layers], dim=1).cpu()
 
 
 def _check(trace: Trace, policy: ExitPolicy, layers: Sequence[int]) -> None:

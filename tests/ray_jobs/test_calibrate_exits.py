@@ -39,14 +39,14 @@ def test_the_certified_policy_scores(own_workspace):
     scorer = open_scorer(settings, artifacts)
 
     certified = Calibration.load(artifacts["exit_policy"].path).certified
-    assert (scorer.policy, scorer.layers) == (certified.policy, certified.layers)
+    assert (scorer.policy, scorer.exit_layers) == (certified.policy, certified.layers)
     assert scorer.policy.criterion == "ratio"  # a bound of 0.9 nats lets any policy pass
 
 
 def test_a_policy_named_by_hand_scores_instead(finished_run):
     by_hand = {"criterion": "probability", "threshold": 0.5, "uncertified": True}
     scorer = open_scorer(changed(finished_run, exit_policy=by_hand), open_artifacts(finished_run, *TRAINED))
-    assert (scorer.policy.criterion, scorer.policy.threshold, scorer.layers) == ("probability", 0.5, (3, 4))
+    assert (scorer.policy.criterion, scorer.policy.threshold, scorer.exit_layers) == ("probability", 0.5, (3, 4))
 
 
 def test_uncertified_is_a_flag(tmp_path):
