@@ -110,14 +110,19 @@ class RequireToken:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
-            return await send({"type": "websocket.close", "code": 1008})
-        if scope["type"] == "http" and scope["path"] not in self.open_paths:
-            token = _presented([value for name, value in scope["headers"] if name.lower() == b"authorization"])
-            if token is None or not self.tokens.accepts(token):
-                headers = {"WWW-Authenticate": CHALLENGE, "Connection": "close"}  # the body may still be coming
-                refused = error_response(401, "unauthorized", "a valid token is needed", headers=headers)
-                return await refused(scope, receive, send)
-        await self.app(scope, receive, send)
+            await send({"type": "websocket.close", "code": 1008})
+        elif scope["type"] == "http" and not self._may_ask(scope):
+            headers = {"WWW-Authenticate": CHALLENGE, "Connection": "close"}  # the body may still be coming
+            refused = error_response(401, "unauthorized", "a valid token is needed", headers=headers)
+            await refused(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    def _may_ask(self, scope: Scope) -> bool:
+        if scope["path"] in self.open_paths:
+            return True
+        token = _presented([value for name, value in scope["headers"] if name.lower() == b"authorization"])
+        return token is not None and self.tokens.accepts(token)
 
 
 def _presented(headers: Sequence[bytes]) -> bytes | None:
@@ -160,7 +165,7 @@ def _read(file: Path) -> tuple[bytes, ...]:
 
 
 def _parsed(text: str, source: str) -> tuple[bytes, ...]:
-    """Lines of `NAME SHA256` -> digests. Messages name the line and never its content: somebody may put a token there."""
+    """Lines of `NAME SHA256` -> digests. Messages name the line and never its content, which may be a token."""
     found = []
     for number, line in enumerate(text.splitlines(), start=1):
         line = line.partition("#")[0].strip()

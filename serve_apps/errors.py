@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 def answer_errors(app: FastAPI) -> None:
-    """Give the app handlers for all that its routes raise. Call it after all other `add_middleware`, so as to be outermost."""
+    """Give the app handlers for all that its routes raise. Call it last: its middleware has to be the outermost."""
     app.add_exception_handler(RequestValidationError, _wrong_fields)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(OptiragError, _optirag)

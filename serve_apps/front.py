@@ -1,4 +1,4 @@
-"""The front proxy: HAProxy with `haproxy.cfg` before Serve, which by itself takes bodies of any size and waits for anybody.
+"""The front proxy: HAProxy with `haproxy.cfg` before Serve, which alone takes bodies of any size and waits for anybody.
 
     with start_front("127.0.0.1", 8000, "127.0.0.1", 8001, max_body_bytes=1 << 20):
         ...
@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
