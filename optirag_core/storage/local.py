@@ -41,7 +41,8 @@ class LocalStorage:
             try:  # a link appears with its whole content or fails; O_EXCL would show an empty file first
                 os.link(part, self.root / path)
             except FileExistsError:
-                return (self.root / path).read_bytes()
+                content = (self.root / path).read_bytes()
+            self._sync_folders(path)  # also of another's link: whoever is told of it may rely on it
             return content
 
     def upload(self, file: Path, path: str) -> None:
@@ -68,6 +69,13 @@ class LocalStorage:
         with named(self.root / path):
             (self.root / path).unlink(missing_ok=True)
 
+    def _sync_folders(self, path: str) -> None:
+        """Make a file's name as durable as its content, and the names of the folders that lead to it."""
+        for folder in (self.root / path).parents:
+            _sync(folder)
+            if folder == self.root:
+                break
+
 
 @contextmanager
 def _part(target: Path) -> Iterator[Path]:
@@ -80,9 +88,13 @@ def _part(target: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
-def _sync(file: Path) -> None:
-    with file.open("rb") as stream:
-        os.fsync(stream.fileno())
+def _sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's names, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager

@@ -121,6 +121,22 @@ def test_create_returns_what_is_there(storage):
     assert storage.list("") == ["a/lock"]
 
 
+def test_what_is_created_is_durable_with_its_name(tmp_path, monkeypatch):
+    """Of the winner and of who comes second: the file's content first, then the folders that lead to it."""
+    synced, fsync = [], os.fsync
+
+    def watched(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().relative_to(tmp_path).as_posix())
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    place = open_storage(str(tmp_path), StorageSettings())
+    for content in (b"first", b"second"):
+        synced.clear()
+        assert place.create("a/b/lock", content) == b"first"
+        assert synced[0].startswith("a/b/.part-") and synced[1:] == ["a/b", "a", "."]
+
+
 def test_of_16_threads_one_creates(storage):
     contents = [f"thread {number}".encode() * 100 for number in range(16)]
     with ThreadPoolExecutor(16) as threads:

@@ -1,0 +1,1 @@
+"""What users do while the service runs: events, and the log that keeps them."""
