@@ -35,6 +35,7 @@ class LocalStorage:
             part.replace(self.root / path)
 
     def create(self, path: str, content: bytes) -> bytes:
+        in_new_folder = not (self.root / path).parent.is_dir()
         with _part(self.root / path) as part:
             part.write_bytes(content)
             _sync(part)
@@ -42,7 +43,7 @@ class LocalStorage:
                 os.link(part, self.root / path)
             except FileExistsError:
                 content = (self.root / path).read_bytes()
-            self._sync_folders(path)  # also of another's link: whoever is told of it may rely on it
+            self._sync_folders(path, all_of_them=in_new_folder)  # also of another's link: who is told may rely on it
             return content
 
     def upload(self, file: Path, path: str) -> None:
@@ -69,11 +70,11 @@ class LocalStorage:
         with named(self.root / path):
             (self.root / path).unlink(missing_ok=True)
 
-    def _sync_folders(self, path: str) -> None:
-        """Make a file's name as durable as its content, and the names of the folders that lead to it."""
+    def _sync_folders(self, path: str, *, all_of_them: bool) -> None:
+        """Make a file's name as durable as its content; all of them: and the names of the folders that lead to it."""
         for folder in (self.root / path).parents:
             _sync(folder)
-            if folder == self.root:
+            if folder == self.root or not all_of_them:
                 break
 
 

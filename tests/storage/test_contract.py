@@ -131,10 +131,10 @@ def test_what_is_created_is_durable_with_its_name(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", watched)
     place = open_storage(str(tmp_path), StorageSettings())
-    for content in (b"first", b"second"):
+    for content, folders in ((b"first", ["a/b", "a", "."]), (b"second", ["a/b"])):
         synced.clear()
         assert place.create("a/b/lock", content) == b"first"
-        assert synced[0].startswith("a/b/.part-") and synced[1:] == ["a/b", "a", "."]
+        assert synced[0].startswith("a/b/.part-") and synced[1:] == folders
 
 
 def test_of_16_threads_one_creates(storage):
