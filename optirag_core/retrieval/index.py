@@ -4,7 +4,7 @@ Shape legend: `U` users, `M` of them whom the index holds, `Q` query users, `D` 
 candidates that FAISS returns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -124,11 +124,33 @@ class UserIndex:
         """
         if len(rows) * k == 0:
             return np.empty((len(rows), k), np.int64), np.empty((len(rows), k))
-        num_candidates = min(max(k + 1 + SPARE_CANDIDATES, self._candidates), self._index.ntotal)
+        num_candidates = self._num_candidates(k)
         size = max(1, CANDIDATES_PER_SEARCH // num_candidates)
         parts = [self._ranked(rows[start : start + size], k, num_candidates) for start in range(0, len(rows), size)]
         found, similarities = (np.concatenate(column) for column in zip(*parts, strict=True))
         return found, similarities
+
+    def rows_near(self, vector: np.ndarray, k: int, *, without: Container[int] = ()) -> np.ndarray:
+        """Candidates for the k nearest of any vector: as many as `nearest` has ranked, however many are left out.
+
+        Args:
+            vector: [D] float32 of length 1.
+            without: rows of users.
+
+        Returns:
+            [c] rows, in no order; fewer where the index finds no more: HNSW gives up after some hundred.
+        """
+        wanted = asked = self._num_candidates(k)
+        while True:
+            _, places = self._index.search(vector[None], asked)  # [1, asked], -1 where fewer were found
+            found = self.rows[places[places >= 0]]
+            kept = np.array([row for row in found.tolist() if row not in without], np.int64)
+            if len(kept) >= wanted or len(found) < asked or asked == self._index.ntotal:
+                return kept
+            asked = min(2 * asked, self._index.ntotal)
+
+    def _num_candidates(self, k: int) -> int:
+        return min(max(k + 1 + SPARE_CANDIDATES, self._candidates), self._index.ntotal)
 
     def save(self, folder: Path) -> None:
         """Write the index into an existing local folder; the vectors stay where they came from."""
