@@ -16,7 +16,9 @@ class EngineSettings(Section):
         16384, description="prompt tokens that the engine holds at a time; one step takes at most half of them"
     )
     deterministic: bool = Field(
-        False, description="rows are filled up to fixed sizes, so that a pair's last bits depend less on its neighbours"
+        False,
+        description="one user per row of tokens, so that scores have the same bits whatever else is scored; slower "
+        "(benchmarks/composition.py)",
     )
     compile_layers: bool = Field(False, description="run the LLM's layers through torch.compile; a minute at start-up")
 

@@ -50,14 +50,10 @@ def cascade(
     Returns:
         [1, Tq, H, E].
     """
-    asked = queries.spans[-1].query_stop
     if q.is_cuda:
-        output = _cascade_on_cuda(q[:, :, :asked], k, v, queries, scaling)
-    else:
-        outputs = [_attend_span(q, k, v, span, scaling) for span in queries.spans]
-        output = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
-    filling = q.size(2) - asked
-    return nn.functional.pad(output, (0, 0, 0, 0, 0, filling)) if filling else output, None
+        return _cascade_on_cuda(q, k, v, queries, scaling), None
+    outputs = [_attend_span(q, k, v, span, scaling) for span in queries.spans]
+    return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1), None
 
 
 def _attend_span(q: Tensor, k: Tensor, v: Tensor, span: Span, scaling: float) -> Tensor:

@@ -48,11 +48,9 @@ def merge(flights: Sequence[Flight]) -> Flight:
     if len(flights) == 1:
         return flights[0]
     groups = tuple(group for flight in flights for group in flight.layout.groups)
-    layout = Layout(groups, flights[0].layout.bucket)
-    rows = [flight.hidden[:, : flight.layout.starts[-1]] for flight in flights]
-    hidden = nn.functional.pad(torch.cat(rows, dim=1), (0, 0, 0, layout.num_filling))  # [1, T, D]
+    hidden = torch.cat([flight.hidden for flight in flights], dim=1)  # [1, T, D]
     window = tuple(torch.cat(states) for states in zip(*(flight.window for flight in flights), strict=True))
-    return Flight(layout, hidden, flights[0].depth, window)
+    return Flight(Layout(groups), hidden, flights[0].depth, window)
 
 
 @dataclass
@@ -83,14 +81,12 @@ class Decoder:
     """The layers of a `transformers` decoder, and what is known of their inside."""
 
     def __init__(
-        self, model: PreTrainedModel, *, window: int, frozen_prefix_after: int | None = None, bucket: int = 1,
-        compiled: bool = False,
-    ) -> None:  # fmt: skip
+        self, model: PreTrainedModel, *, window: int, frozen_prefix_after: int | None = None, compiled: bool = False
+    ) -> None:
         """
         Args:
             window: m, the number of earlier states of the last tokens that are kept.
             frozen_prefix_after: the prefix's hidden states stay as they are above this layer.
-            bucket: rows are filled up to a multiple of it.
             compiled: full layers go through torch.compile.
 
         Raises:
@@ -99,7 +95,6 @@ class Decoder:
         self.num_layers = model.config.num_hidden_layers
         self._model = model.base_model
         self._window = window
-        self._bucket = bucket
         self._frozen_after = self.num_layers if frozen_prefix_after is None else frozen_prefix_after
         own = [with_cascade(layer) for layer in self._model.layers]
         self._layers = [torch.compile(layer) if compiled else layer for layer in own]
@@ -108,9 +103,8 @@ class Decoder:
 
     def embed(self, parts: Sequence[PromptPart]) -> Flight:
         """Prompts as a row at depth 0."""
-        layout = Layout.of(parts, bucket=self._bucket)
+        layout = Layout.of(parts)
         ids = [token for part in parts for tokens in (part.prefix, *part.suffixes) for token in tokens]
-        ids += [0] * layout.num_filling
         hidden = self._model.embed_tokens(torch.tensor(ids, device=self._model.device)[None])  # [1, T, D]
         return Flight(layout, hidden, 0, (self._last(layout, hidden),))
 
@@ -137,7 +131,7 @@ class Decoder:
         inputs = self._inputs(layer, layout, flight.hidden)
         queries = layout.last_queries
         last = self._leave(layer, _rows(flight.hidden, queries), self._attend(layer, inputs, queries))
-        return OpenLayer(flight, layer, inputs, last[0, : len(layout.pairs)])
+        return OpenLayer(flight, layer, inputs, last[0])
 
     def close(self, opened: OpenLayer, alive: Sequence[bool]) -> Flight | None:
         """The rest of the layer for the suffixes that are alive [R], and for their prefixes."""
@@ -198,8 +192,7 @@ class Decoder:
 
     @staticmethod
     def _last(layout: Layout, hidden: Tensor) -> Tensor:
-        rows = layout.last_queries.rows[: len(layout.pairs)]
-        return hidden[0, rows.to(hidden.device)]  # [1, T, D] -> [R, D]
+        return hidden[0, layout.last_queries.rows.to(hidden.device)]  # [1, T, D] -> [R, D]
 
     @torch.inference_mode()
     def _check_taken_apart(self) -> None:
@@ -233,5 +226,4 @@ def _replaced(hidden: Tensor, queries: Queries, finished: Tensor) -> Tensor:
     """The row with new states of the tokens that asked."""
     if queries.rows is None:
         return finished
-    asked = queries.spans[-1].query_stop
-    return hidden.index_copy(1, queries.rows[:asked].to(hidden.device), finished[:, :asked])
+    return hidden.index_copy(1, queries.rows.to(hidden.device), finished)

@@ -86,7 +86,7 @@ class Span:
 class Queries:
     """The tokens of a row that look at its keys."""
 
-    rows: Tensor | None  # [Tq] index into the row; None: all of it. Filling stands behind the last span
+    rows: Tensor | None  # [Tq] index into the row; None: all of it
     spans: tuple[Span, ...]
     _plans: dict[tuple[type, torch.device], Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -102,11 +102,9 @@ class Layout:
     """Which token of a packed row is what."""
 
     groups: tuple[PackedGroup, ...]
-    bucket: int = 1
-    """Rows, and the queries of exit layers, are filled up to a multiple of it with tokens that nobody reads."""
 
     @classmethod
-    def of(cls, parts: Sequence[PromptPart], *, bucket: int = 1) -> Self:
+    def of(cls, parts: Sequence[PromptPart]) -> Self:
         groups = (
             PackedGroup(
                 user_group=part.user_group,
@@ -116,21 +114,17 @@ class Layout:
             )
             for part in parts
         )
-        return cls(tuple(groups), bucket)
+        return cls(tuple(groups))
 
     @cached_property
     def starts(self) -> list[int]:
-        """[G + 1] first token of each group, and where the filling starts."""
+        """[G + 1] first token of each group, and T."""
         return list(accumulate((group.num_tokens for group in self.groups), initial=0))
-
-    @property
-    def num_filling(self) -> int:
-        return -self.starts[-1] % self.bucket
 
     @property
     def num_tokens(self) -> int:
         """T."""
-        return self.starts[-1] + self.num_filling
+        return self.starts[-1]
 
     @cached_property
     def pairs(self) -> list[Pair]:
@@ -145,7 +139,7 @@ class Layout:
             positions.extend(range(group.prefix))
             for length in group.suffixes:
                 positions.extend(range(group.prefix, group.prefix + length))
-        return torch.tensor(positions + [0] * self.num_filling)
+        return torch.tensor(positions)
 
     def keep(self, alive: Sequence[bool]) -> tuple["Layout", Tensor]:
         """Drop suffixes, and the prefix of a group that has none left.
@@ -169,8 +163,7 @@ class Layout:
             tokens += range(start, start + group.prefix)
             for index in kept:
                 tokens += range(offsets[index], offsets[index + 1])
-        layout = Layout(tuple(groups), self.bucket)
-        return layout, torch.tensor(tokens + [0] * layout.num_filling)
+        return Layout(tuple(groups)), torch.tensor(tokens)
 
     @cached_property
     def all_queries(self) -> Queries:
@@ -207,7 +200,7 @@ class Layout:
                 batches=tuple(batches),
             )
             spans.append(span)
-        return Queries(torch.tensor(rows + [0] * (-len(rows) % self.bucket)), tuple(spans))
+        return Queries(torch.tensor(rows), tuple(spans))
 
 
 def split_prompts(group: UserGroup) -> tuple[Sequence[int], list[Sequence[int]]]:

@@ -33,8 +33,6 @@ from optirag_core.engine.trace import Trace
 from optirag_core.errors import ConfigError, OptiragError
 
 log = logging.getLogger(__name__)
-ROW_BUCKET = 64
-"""Matrix products of 1 or 3 rows give other last bits than those of 8 or more; of a multiple of 64 no tile is cut."""
 
 
 class Scorer:
@@ -53,6 +51,7 @@ class Scorer:
         layers: Sequence[int] | None = None,
         max_tokens_in_flight: int = 16384,
         deterministic: bool = False,
+        max_waits: int | None = None,
         compile_layers: bool = False,
     ) -> None:
         """
@@ -60,8 +59,11 @@ class Scorer:
             layers: the exit layers in use; default all that have a head.
             max_tokens_in_flight: prompt tokens that wait or run at a time; a step takes half of them. With
                 `group_stop`, what waits for its own user group may exceed it.
-            deterministic: fill rows up to a multiple of ROW_BUCKET, so that matrix products use the same kernels
-                whatever else is in the row.
+            deterministic: no row holds more than one user group, so that its scores are the same bits whatever else
+                is scored: matrix products of other numbers of rows have other last bits. A step halved for want of
+                GPU memory is the exception.
+            max_waits: steps that may pass over a row that waits for others to fill a step; the next one takes it.
+                None: it waits until nothing else is left, for groups that are all known beforehand.
             compile_layers: run layers through torch.compile.
 
         Raises:
@@ -74,15 +76,14 @@ class Scorer:
                 "heads read no evidence: train heads that do, or set it to null"
             )
         self._decoder = Decoder(
-            model, window=policy.window, frozen_prefix_after=policy.frozen_prefix_after,
-            bucket=ROW_BUCKET if deterministic else 1, compiled=compile_layers,
-        )  # fmt: skip
+            model, window=policy.window, frozen_prefix_after=policy.frozen_prefix_after, compiled=compile_layers
+        )
         self.shape = ModelShape.of(model.config)
         self._heads = heads
         self.policy = policy
         used = heads.layers if layers is None else tuple(layers)
         self.exit_layers = () if policy.criterion == "none" else used
-        self._max_tokens = max_tokens_in_flight
+        self._max_tokens, self._max_waits, self._apart = max_tokens_in_flight, max_waits, deterministic
         self._context = context_length(model.config)
         self._numbers = itertools.count()
         self._forget()
@@ -236,7 +237,9 @@ class Scorer:
         self._queues = self._empty_queues()
 
     def _empty_queues(self) -> DepthQueues:
-        return DepthQueues(step_tokens=self._step_tokens, max_tokens=self._max_tokens)
+        return DepthQueues(
+            step_tokens=self._step_tokens, max_tokens=self._max_tokens, max_waits=self._max_waits, apart=self._apart
+        )
 
     def _scored(self, number: int, group: GroupInFlight) -> ScoredGroup:
         scores = [group.scores[candidate] for candidate in range(group.size)]

@@ -78,16 +78,6 @@ def test_a_group_without_survivors_drops_its_prefix():
     assert [group.user_group for group in layout.groups] == [7]
 
 
-def test_rows_are_filled_to_a_bucket():
-    layout = Layout(TWO_GROUPS.groups, bucket=8)
-
-    assert (layout.num_tokens, layout.num_filling) == (16, 4)
-    assert layout.positions[12:].tolist() == [0, 0, 0, 0]
-    assert layout.last_queries.rows.tolist() == [4, 6, 8, 11, 0, 0, 0, 0]
-    kept, tokens = layout.keep([False, True, False, False])
-    assert (kept.num_tokens, tokens.tolist()) == (8, [0, 1, 2, 5, 6, 0, 0, 0])
-
-
 @pytest.mark.parametrize(
     ("group", "prefix", "suffixes"),
     [

@@ -16,8 +16,8 @@ def flight(depth: int, tokens: int, number: int = 0) -> Flight:
     return Flight(layout, torch.full((1, tokens, 2), float(number)), depth, (torch.zeros(1, 2),))
 
 
-def queues(*tokens: int, max_tokens: int = 200) -> DepthQueues:
-    waiting = DepthQueues(step_tokens=100, max_tokens=max_tokens)
+def queues(*tokens: int, max_tokens: int = 200, max_waits: int | None = None, apart: bool = False) -> DepthQueues:
+    waiting = DepthQueues(step_tokens=100, max_tokens=max_tokens, max_waits=max_waits, apart=apart)
     waiting.admit(part(number, size) for number, size in enumerate(tokens))
     return waiting
 
@@ -97,6 +97,47 @@ def test_rows_that_run_again_keep_their_place():
 
     assert [numbers(waiting.take()) for _ in range(3)] == [[1], [2], [3]]
     assert (waiting.step_tokens, waiting.halvings) == (50, 1)
+
+
+def test_a_row_that_was_passed_over_too_often_goes_first():
+    """Steps of 100 tokens: new groups fill one each, and at depth 9 a full step comes in again and again."""
+    waiting = queues(100, 100, 100, max_tokens=1000, max_waits=2)
+    waiting.put(flight(4, 10, number=7))
+
+    taken = []
+    for _ in range(6):
+        taken.append(numbers(waiting.take()))
+        if taken[-1] in ([0], [1]):
+            waiting.put(flight(9, 100, number=8))
+
+    # 1: group 0; its row at depth 9 comes. 2: that row, which fills a step. 3: the row at depth 4, passed over twice.
+    # 4: group 1; its row comes. 5: that row. 6: group 2
+    assert taken == [[0], [8], [7], [1], [8], [2]]
+    assert waiting.take() is None
+
+
+def test_the_longest_wait_goes_first_and_takes_others_of_its_depth_along():
+    waiting = queues(max_waits=1)
+    for depth, number in ((2, 1), (6, 2), (2, 3)):
+        waiting.put(flight(depth, 10, number))
+    assert numbers(waiting.take()) == [2]  # nothing fills a step: the deepest
+    waiting.put(flight(6, 10, 4))
+    assert numbers(waiting.take()) == [1, 3]
+    assert numbers(waiting.take()) == [4]
+
+
+def test_without_a_limit_a_row_waits_until_nothing_else_is_left():
+    waiting = queues(*[100] * 20, max_tokens=1000)
+    waiting.put(flight(4, 10, number=99))
+    assert [numbers(waiting.take()) for _ in range(21)] == [*([number] for number in range(20)), [99]]
+
+
+def test_kept_apart_each_row_goes_alone_and_the_deepest_at_once():
+    waiting = queues(10, 10, apart=True)
+    waiting.put(flight(5, 10, number=7))
+    waiting.put(flight(5, 10, number=8))
+    assert [numbers(waiting.take()) for _ in range(4)] == [[7], [8], [0], [1]]
+    assert waiting.take() is None
 
 
 def test_merged_rows_keep_their_tokens_apart():
