@@ -1,6 +1,6 @@
 """What each artifact is made from: the settings that it depends on and no others, and its parents.
 
-    dataset <- dataset, the raw files            evidence <- evidence.attributes, dataset
+    dataset <- dataset, raw files, events        evidence <- evidence.attributes, dataset
     retriever <- retriever, dataset              index <- index, retriever, dataset
     retriever of text <- retriever.text, its encoder's files, the template, evidence.prompt, dataset
     llm <- llm, prompt, evidence.prompt, all above
@@ -72,13 +72,15 @@ class Recipe:
         return artifact
 
 
-def dataset_recipe(settings: Settings, raw_files: Mapping[str, str]) -> Recipe:
+def dataset_recipe(settings: Settings, raw_files: Mapping[str, str], events: Mapping[str, Any] | None = None) -> Recipe:
     """
     Args:
         raw_files: name -> sha256 of each file that the data set is read from, wherever they lie.
+        events: what tells the events that it holds from others; None where it holds none.
     """
-    config = {"dataset": _plain(settings.dataset, without={"path"}), "raw_files": raw_files, "seed": settings.seed}
-    return Recipe("dataset", config, {})
+    dataset = _plain(settings.dataset, without={"path", "events"})
+    config = {"dataset": dataset, "raw_files": raw_files, "seed": settings.seed}
+    return Recipe("dataset", config if events is None else {**config, "events": events}, {})
 
 
 def evidence_recipe(settings: Settings, parents: Mapping[str, str]) -> Recipe:

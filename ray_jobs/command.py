@@ -58,7 +58,7 @@ def _stop(error: OptiragError) -> NoReturn:
 
 
 def parse(argv: Sequence[str], *, arguments: Sequence[str] = ()) -> tuple[Settings, dict[str, str]]:
-    """`--config FILE`, `--uncertified`, and any number of `--section.key value`.
+    """`--config FILE`, `--uncertified`, `--events`, and any number of `--section.key value`.
 
     Raises:
         ConfigError: an argument is no `--key value` pair, or the settings are wrong.
@@ -81,14 +81,22 @@ def _parsed(argv: Sequence[str], description: str, arguments: Sequence[str]) -> 
         "--uncertified", action="store_true", help="score by an exit policy of the settings that has no certificate"
     )
     parser.add_argument(
+        "--events", action="store_true", help="the data set also holds what the endpoint's event log holds by now"
+    )
+    parser.add_argument(
         "--plan", action="store_true", help="print what it will need (memory, steps, FLOPs, hours), and run nothing"
     )
     for name in arguments:
         parser.add_argument(f"--{name}", required=True)
     known, rest = parser.parse_known_args(argv)
-    flags = [("exit_policy.uncertified", "true")] if known.uncertified else []
+    flags = [(key, "true") for key, given in _flags(known).items() if given]
     settings = load_settings(known.config, flags + _pairs(rest))
     return settings, {name: getattr(known, name) for name in arguments}, known.plan
+
+
+def _flags(known: argparse.Namespace) -> dict[str, bool]:
+    """Settings that a flag without a value turns on."""
+    return {"exit_policy.uncertified": known.uncertified, "dataset.events": known.events}
 
 
 def _pairs(rest: Sequence[str]) -> list[tuple[str, str]]:

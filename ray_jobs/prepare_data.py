@@ -2,6 +2,7 @@
 
 python -m ray_jobs.prepare_data --config ray_jobs/configs/demo.yaml
 python -m ray_jobs.prepare_data --config ray_jobs/configs/bookcrossing-mini.yaml --data DIR
+python -m ray_jobs.prepare_data --config FILE --events       with what the endpoint's event log holds by now
 """
 
 import logging
@@ -13,6 +14,7 @@ import numpy as np
 from optirag_core.artifacts import Artifact, Workspace, scratch_folder
 from optirag_core.config.settings import Settings
 from optirag_core.data.dataset import Dataset
+from optirag_core.data.events import LoggedEvents
 from optirag_core.data.loading import load_raw
 from optirag_core.data.raw_dataset import RawDataset
 from optirag_core.data.roles import Roles
@@ -21,6 +23,7 @@ from optirag_core.data.synthetic import write_synthetic
 from optirag_core.errors import DataError
 from optirag_core.manifest import file_sha256
 from optirag_core.recipes import dataset_recipe
+from optirag_core.storage.base import open_storage
 from ray_jobs.command import run_job
 
 log = logging.getLogger(__name__)
@@ -31,11 +34,14 @@ def prepare_data(settings: Settings) -> Artifact:
     workspace = Workspace(settings.workspace, settings.storage)
     with scratch_folder() as scratch:
         folder = _raw_folder(settings, scratch)
-        recipe = dataset_recipe(settings, _fingerprint(folder))
+        logged = _logged(settings)
+        recipe = dataset_recipe(settings, _fingerprint(folder), logged.recipe if logged.events else None)
         if done := recipe.made(workspace):
             return done
         raw = load_raw(settings.dataset, folder=folder)
-    dataset = _split(raw, settings)
+    if logged.events:
+        raw = logged.added_to(raw)
+    dataset = _split(raw, settings, events_until=logged.until)
     for warning in dataset.info["warnings"]:
         log.warning("warning: %s", warning)
     with scratch_folder() as files:
@@ -58,7 +64,13 @@ def _fingerprint(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): file_sha256(path) for path in files}
 
 
-def _split(raw: RawDataset, settings: Settings) -> Dataset:
+def _logged(settings: Settings) -> LoggedEvents:
+    if not settings.dataset.events:
+        return LoggedEvents()
+    return LoggedEvents.read(open_storage(settings.workspace, settings.storage))
+
+
+def _split(raw: RawDataset, settings: Settings, *, events_until: int) -> Dataset:
     interactions, counts = split_interactions(raw.ratings, settings.dataset, settings.seed)
     labels = interactions["label"].to_numpy()
     timed = interactions["event_time"].null_count == 0
@@ -67,6 +79,7 @@ def _split(raw: RawDataset, settings: Settings) -> Dataset:
         "source": settings.dataset.source,
         "split_method": counts.method,
         "timed": timed,
+        "events_until": events_until,  # position of the event log: what lies before it is in here
         "roles": Roles.of(settings.dataset.split, settings.seed).to_info(),
         "warnings": [*raw.warnings, *counts.warnings],
         "counts": {

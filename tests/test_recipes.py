@@ -32,6 +32,7 @@ CHANGES = {
     "workspace": ("elsewhere", ""),
     "seed": (1, ALL),
     "dataset.path": ("elsewhere", ""),
+    "dataset.events": (True, ""),  # what the log holds counts: `test_a_data_set_is_known_by_its_events`
     "dataset.min_history": (4, ALL),
     "dataset.split.tune_share": (0.2, ALL),
     "retriever.num_layers": (2, "retriever index llm exit_features exit_heads exit_policy scores"),
@@ -124,6 +125,13 @@ def test_a_setting_remakes_what_depends_on_it_and_nothing_else(name):
 
 def test_every_section_of_the_settings_is_in_the_table():
     assert {name.split(".")[0] for name in CHANGES} == set(Settings.model_fields)
+
+
+def test_a_data_set_is_known_by_its_events():
+    files, settings = {"ratings.csv": "1" * 64}, Settings()
+    events = [None, {"until": 1, "sha256": "1"}, {"until": 1, "sha256": "2"}, {"until": 2, "sha256": "1"}]
+    assert dataset_recipe(settings, files).version == dataset_recipe(settings, files, None).version
+    assert len({dataset_recipe(settings, files, among).version for among in events}) == len(events)
 
 
 def test_a_pretrained_llm_is_known_by_its_weights_and_not_by_its_place():

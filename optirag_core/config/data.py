@@ -50,6 +50,11 @@ class DatasetSettings(Section):
 
     source: Literal["synthetic", "bookcrossing", "amazon", "yelp", "tables"] = "synthetic"
     path: str | None = Field(None, description="folder with the publisher's raw files; --data sets it")
+    events: bool = Field(
+        False,
+        description="add what the endpoint's event log holds by now; --events sets it. A new data set, so all "
+        "that is made from it is made again",
+    )
     header: Literal["auto", "none"] = Field("auto", description="BookCrossing: `none` reads files without header line")
     category: str | None = Field(None, description="Amazon: file stem, e.g. Gift_Cards, when the folder holds several")
     like_threshold: float = Field(3.0, description="label = rating > threshold (paper section 6)")

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from optirag_core.data.schema import ARRIVAL
 from optirag_core.errors import DataError
 
 
@@ -40,7 +41,11 @@ def ordered_sequences(ratings: pa.Table, seed: int) -> Sequences:
     """Order ratings by user and time, ties in file order; keep the first of a repeated (user, item).
 
     Without times a user's order is drawn from the seed, the user's id and the item ids alone: other users' rows, and
-    all ratings, do not change it.
+    all ratings, do not change it. Events come behind it as they arrived.
+
+    Args:
+        ratings: `schema.RATINGS`, [R]; with `schema.ARRIVAL` where there are events among them.
+        seed: of the order where no times exist.
 
     Raises:
         DataError: only some ratings have a time.
@@ -48,8 +53,10 @@ def ordered_sequences(ratings: pa.Table, seed: int) -> Sequences:
     user_ids, user = _sorted_codes(ratings["user_id"])
     item_ids, item = _sorted_codes(ratings["item_id"])
     time = _times(ratings["event_time"])
-    key = _pair_keys(user_ids, user, item_ids, item, seed) if time is None else time
-    row = np.lexsort((key, user))  # stable: equal keys stay in file order
+    if time is None:
+        row = np.lexsort((_pair_keys(user_ids, user, item_ids, item, seed), _arrivals(ratings), user))
+    else:
+        row = np.lexsort((time, user))  # stable: equal times stay in file order
     pair = user[row].astype(np.int64) * len(item_ids) + item[row]
     row = row[np.sort(np.unique(pair, return_index=True)[1])]  # first of each pair
     user = user[row]
@@ -97,6 +104,13 @@ def _times(column: pa.ChunkedArray) -> np.ndarray | None:
             "give a time to all of them, or to none"
         )
     return column.cast(pa.int64()).to_numpy()
+
+
+def _arrivals(ratings: pa.Table) -> np.ndarray:
+    """[R], events counted from 1, and 0 for everything else."""
+    if ARRIVAL.name not in ratings.column_names:
+        return np.zeros(len(ratings), np.int64)
+    return pc.fill_null(pc.add(ratings[ARRIVAL.name], 1), 0).to_numpy()
 
 
 def _pair_keys(user_ids: pa.Array, user: np.ndarray, item_ids: pa.Array, item: np.ndarray, seed: int) -> np.ndarray:

@@ -11,7 +11,8 @@ class RawDataset:
     """One publisher's data as tables, with what was noticed while reading it.
 
     Attributes:
-        ratings: `schema.RATINGS`, in file order; every `item_id` is in `items`, every `user_id` in `users`.
+        ratings: `schema.RATINGS`, in file order; every `item_id` is in `items`, every `user_id` in `users`; with
+            `schema.ARRIVAL` where there are events among them.
         users: `schema.USERS` and profile columns, null where unknown.
         items: `schema.ITEMS` and further columns; a title is never empty.
         warnings: sentences for the user, each with its count.

@@ -15,6 +15,9 @@ RATINGS = pa.schema(
 )
 """What a loader returns: raw interactions, in file order; `event_time` null where the publisher gives none."""
 
+ARRIVAL = pa.field("arrival", pa.int64())
+"""Ratings may have it: the place in the event log, null of the publisher's own, which come before all events."""
+
 INTERACTIONS = pa.schema(
     [
         ("user_id", pa.string()),

@@ -61,7 +61,7 @@ def split_interactions(ratings: pa.Table, settings: DatasetSettings, seed: int) 
     with fewer than `min_history` train interactions are removed: as train rows they would leak into the graph.
 
     Args:
-        ratings: `schema.RATINGS`, [N].
+        ratings: `schema.RATINGS`, [N]; with `schema.ARRIVAL` where there are events among them.
         settings: threshold, minimal history and split method.
         seed: of the order where no times exist, and of the choice of tune users.
 
