@@ -55,13 +55,16 @@ function rate(item, value) {
   return act(async (signal) => {
     const event = { event_id: eventId(), user_id: person.user_id, item_id: item.item_id, rating: value };
     const before = order();
+    const wasCold = ranked.cold_start;
     stored = stored.catch(() => null).then(() => ask("/v1/interactions", { body: { events: [event] }, pause }));
     const { answer, ms } = await stored;
     const [outcome] = answer.outcomes;
     if (outcome.problem) throw new Error(outcome.problem.message);
     signal.throwIfAborted();
     const [, rankMs] = await Promise.all([known(person.user_id, signal), rank(signal, before)]);
-    say(`\u2068${item.title}\u2069 rated ${value}, ${outcome.status} in ${milliseconds(ms)}, ranked again in ${milliseconds(rankMs)}: ${changes(ranked.items, before)}.`);
+    const warm = wasCold && !ranked.cold_start ? ` No cold start any more: ${plural(ranked.num_similar_users, "similar user")}.` : "";
+    const took = `${outcome.status} in ${milliseconds(ms)}, ranked again in ${milliseconds(rankMs)}`;
+    say(`\u2068${item.title}\u2069 rated ${value}, ${took}: ${changes(ranked.items, before)}.${warm}`);
   });
 }
 
