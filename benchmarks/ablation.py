@@ -22,6 +22,7 @@ import torch
 
 from benchmarks.hardware import commit, hardware, portable
 from optirag_core.config.settings import Settings
+from optirag_core.engine.certificate import NORMAL
 from optirag_core.engine.heads import ExitHeads, p_yes
 from optirag_core.engine.loading import load_answer_ids, load_llm
 from optirag_core.engine.trace import Trace
@@ -121,7 +122,7 @@ class Variants:
         window, seed = self._settings.exit_policy.window, self._settings.seed
         features, traces = read_traces(self._folder, heads, window, ())
         labels = features.labels.numpy().astype(int)
-        calibration = calibrate(traces, labels, features.users, self._settings.calibration, seed=seed)
+        calibration = calibrate(traces, labels, features.users, self._settings.calibration, seed=seed)[NORMAL]
         evidence = self.test.evidence if heads.num_features else None
         trace = Trace.of_states(self.test.states, heads, evidence, window=window)
         policy, layers = calibration.certified.policy, calibration.certified.layers

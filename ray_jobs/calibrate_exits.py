@@ -4,10 +4,11 @@ python -m ray_jobs.calibrate_exits --config ray_jobs/configs/demo.yaml
 """
 
 import logging
+from collections.abc import Mapping
 
 from optirag_core.artifacts import Artifact, scratch_folder
 from optirag_core.config.settings import Settings
-from optirag_core.engine.certificate import Calibration
+from optirag_core.engine.certificate import NORMAL, OVERLOAD, Calibration, save_calibrations
 from optirag_core.inference.opening import open_artifacts
 from optirag_core.inference.parts import open_heads
 from optirag_core.inference.policy import require_dtype
@@ -33,15 +34,20 @@ def calibrate_exits(settings: Settings) -> Artifact:
     frozen = recorded.manifest["config"]["exit_features"]["frozen_prefixes"]
     features, traces = read_traces(recorded.path, heads, settings.exit_policy.window, frozen)
     labels = features.labels.numpy().astype(int)
-    calibration = calibrate(traces, labels, features.users, settings.calibration, seed=settings.seed)
+    calibrations = calibrate(traces, labels, features.users, settings.calibration, seed=settings.seed)
     with scratch_folder() as files:
-        calibration.save(files)
-        artifact = recipe.save(artifacts.workspace, files, _metrics(calibration))
-    _tell(calibration)
+        save_calibrations(files, calibrations)
+        artifact = recipe.save(artifacts.workspace, files, _metrics(calibrations))
+    _tell(calibrations[NORMAL])
+    if OVERLOAD in calibrations:
+        log.info("for busy times: %s", _cost(calibrations[OVERLOAD]))
+    elif settings.calibration.overload_epsilon is not None:
+        log.info("no cheaper policy for busy times within %g nats", settings.calibration.overload_epsilon)
     return artifact
 
 
-def _metrics(calibration: Calibration) -> dict[str, object]:
+def _metrics(calibrations: Mapping[str, Calibration]) -> dict[str, object]:
+    calibration, overload = calibrations[NORMAL], calibrations.get(OVERLOAD)
     certified = calibration.certified
     return {
         "criterion": certified.policy.criterion,
@@ -53,24 +59,31 @@ def _metrics(calibration: Calibration) -> dict[str, object]:
         "auc_difference": certified.auc_difference,
         "flops_ratio": calibration.flops_ratio,
         "mean_exit_layer": certified.mean_exit_layer,
+        "overload_upper_bound": overload.upper_bound if overload else None,
+        "overload_flops_ratio": overload.flops_ratio if overload else None,
     }
 
 
 def _tell(calibration: Calibration) -> None:
-    certified, needed = calibration.certified, users_needed(calibration.epsilon, calibration.delta)
+    needed = users_needed(calibration.epsilon, calibration.delta)
     log.info("tried %d exit policies: %s", len(calibration.candidates), calibration.statement)
     if calibration.chosen:
-        log.info(
-            "%s, layers %s: %s of full depth's FLOPs, mean exit layer %.2f, %+.5f nats (at most %+.5f)",
-            certified.policy, list(certified.layers), f"{certified.flops_share:.1%}", certified.mean_exit_layer,
-            certified.excess_loss, calibration.upper_bound,
-        )  # fmt: skip
+        log.info("%s", _cost(calibration))
     elif calibration.num_users < needed:
         log.warning(
             "warning: %d users cannot certify %g nats, %d can: raise calibration.epsilon, dataset.split.policy_share "
             "or exit_features.max_users",
             calibration.num_users, calibration.epsilon, needed,
         )  # fmt: skip
+
+
+def _cost(calibration: Calibration) -> str:
+    certified = calibration.certified
+    return (
+        f"{certified.policy}, layers {list(certified.layers)}: {certified.flops_share:.1%} of full depth's FLOPs, mean "
+        f"exit layer {certified.mean_exit_layer:.2f}, {certified.excess_loss:+.5f} nats (at most "
+        f"{calibration.upper_bound:+.5f})"
+    )
 
 
 if __name__ == "__main__":

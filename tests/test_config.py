@@ -67,6 +67,7 @@ def test_unknown_key_names_the_nearest(raw, message):
         ("exit_policy", "evidence_confidence", 0.4, None),
         ("calibration", "epsilon", 0.0, 0.01),
         ("calibration", "delta", 1.0, 0.2),
+        ("calibration", "overload_epsilon", 1.0, 0.02),
         ("actors", "num_gpus_per_scorer", -1, 0.5),
         ("ray", "object_store_mib", 79, 80),
         ("ray", "num_cpus", "two", "2"),
@@ -100,6 +101,7 @@ def test_bounds_are_refused_with_key_and_value(section, key, wrong, right):
         ({"exit_policy": {"criterion": "none", "evidence_confidence": 0.9}}, "has no certificate"),
         ({"exit_policy": {"threshold": 0.5}}, r"exit_policy\.threshold belongs to a policy that is named by hand"),
         ({"exit_policy": {"group_stop": 2}}, r"exit_policy\.group_stop belongs to a policy that is named by hand"),
+        ({"calibration": {"epsilon": 0.01, "overload_epsilon": 0.01}}, r"overload_epsilon 0.01 must be above .* 0.01"),
         ({"exit_heads": {"layers": [2, 4]}}, r"exit_policy\.window 3 reads 3 layers back: .* must be >= 3, got 2"),
     ],
 )

@@ -62,6 +62,7 @@ CHANGES = {
     "exit_policy.criterion": ("none", "scores"),
     "exit_policy.window": (2, "exit_features exit_heads exit_policy scores"),
     "calibration.epsilon": (0.01, "exit_policy scores"),
+    "calibration.overload_epsilon": (0.02, "exit_policy scores"),
     "calibration.thresholds": ([0.1], "exit_policy scores"),
     "engine.dtype": ("bfloat16", "exit_features exit_heads exit_policy scores"),
     "engine.max_tokens_in_flight": (8192, "scores"),

@@ -106,6 +106,11 @@ class CalibrationSettings(Section):
     delta: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.1, description="chance, over the draw of the users, that a policy is chosen that costs more than epsilon"
     )
+    overload_epsilon: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
+        None,
+        description="a looser bound, above epsilon: the cheapest policy within it is what the endpoint follows above "
+        "serving.overload_share of its load; null: it has none",
+    )
     criteria: tuple[ExitCriterion, ...] = Field(
         ("ratio", "probability", "confidence", "patience"),
         description="rules to try; entropy is left out because it stops the same pairs as confidence",
@@ -121,3 +126,12 @@ class CalibrationSettings(Section):
         (0.0, 0.25, 0.5, 0.75, 1.0),
         description="share of pairs that stop at depth 0, the surest first; used where the heads read evidence",
     )
+
+    @model_validator(mode="after")
+    def _overload_is_looser(self) -> Self:
+        if self.overload_epsilon is not None and self.overload_epsilon <= self.epsilon:
+            raise ValueError(
+                f"calibration.overload_epsilon {self.overload_epsilon:g} must be above calibration.epsilon "
+                f"{self.epsilon:g}: raise it, or set it to null for no overload policy"
+            )
+        return self

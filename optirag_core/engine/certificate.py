@@ -1,5 +1,6 @@
 """What a calibration of the exit policy found: every candidate's figures, the chosen one, and the certificate."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -9,7 +10,11 @@ from pydantic import TypeAdapter, ValidationError
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.errors import ArtifactCorrupt
 
+NORMAL, OVERLOAD = "normal", "overload"
+"""Names of the policy that scores, and of the cheaper one, of a looser bound, that an endpoint has for busy times."""
+
 CERTIFICATE_FILE = "exit_policy.json"
+_FILES = {NORMAL: CERTIFICATE_FILE, OVERLOAD: "overload_policy.json"}
 
 
 @dataclass(frozen=True)
@@ -28,7 +33,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Calibration:
-    """The exit policy for `score` and why it may be used.
+    """An exit policy and why it may be used.
 
     With confidence 1 - delta over the draw of the users, the chosen policy's expected excess loss is below epsilon. A
     user's loss is the mean over its pairs of (log loss where the pair stops - log loss at full depth), clipped to
@@ -79,19 +84,32 @@ class Calibration:
                 raise ValueError(f"candidate {calibration.chosen} of {len(calibration.candidates)} is chosen")
         except (ValidationError, ValueError) as error:
             reason = str(error).splitlines()[0]
-            raise ArtifactCorrupt(f"{CERTIFICATE_FILE} is damaged: {reason}; run calibrate_exits again") from None
+            raise ArtifactCorrupt(f"a certificate is damaged: {reason}; run calibrate_exits again") from None
         return calibration
 
-    def save(self, folder: Path) -> None:
-        (folder / CERTIFICATE_FILE).write_bytes(self.to_json())
-
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """
+    def load(cls, folder: Path, name: str = NORMAL) -> Self:
+        """One of those that `save_calibrations` wrote.
+
         Raises:
             ArtifactCorrupt: as `from_json`.
         """
-        return cls.from_json((folder / CERTIFICATE_FILE).read_bytes())
+        return cls.from_json((folder / _FILES[name]).read_bytes())
+
+
+def save_calibrations(folder: Path, calibrations: Mapping[str, Calibration]) -> None:
+    """A file for each name, `NORMAL` or `OVERLOAD`."""
+    for name, calibration in calibrations.items():
+        (folder / _FILES[name]).write_bytes(calibration.to_json())
+
+
+def load_calibrations(folder: Path) -> dict[str, Calibration]:
+    """By name; without `OVERLOAD` where no cheaper policy was certified.
+
+    Raises:
+        ArtifactCorrupt: as `Calibration.from_json`.
+    """
+    return {name: Calibration.load(folder, name) for name, file in _FILES.items() if (folder / file).is_file()}
 
 
 _ADAPTER = TypeAdapter(Calibration)

@@ -6,6 +6,7 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from optirag_core.config.settings import Settings
 from optirag_core.data.histories import Histories
 from optirag_core.data.rows import Rows
+from optirag_core.engine.certificate import NORMAL, OVERLOAD
 from optirag_core.engine.heads import AnswerHead, ExitHeads, lm_answer_head
 from optirag_core.engine.loading import check_context, load_answer_ids, load_llm
 from optirag_core.engine.policy import Choice, ExitPolicy
@@ -13,7 +14,7 @@ from optirag_core.engine.scorer import Scorer
 from optirag_core.errors import ConfigError
 from optirag_core.evidence.model import EvidenceModel, PairEvidence
 from optirag_core.inference.opening import Artifacts
-from optirag_core.inference.policy import open_policy
+from optirag_core.inference.policy import open_policies, open_policy
 from optirag_core.prompting.assembly import PromptAssembler
 from optirag_core.prompting.builder import PromptBuilder
 from optirag_core.retrieval.index import UserIndex
@@ -38,6 +39,19 @@ def open_scorer(settings: Settings, artifacts: Artifacts, *, device: str = "cpu"
     """The scorer of these artifacts."""
     model, heads = _trained(settings, artifacts, settings.engine.dtype)
     return _scorer(settings, model, heads, open_policy(settings, artifacts), device)
+
+
+def open_scorers(settings: Settings, artifacts: Artifacts, *, device: str = "cpu") -> dict[str, Scorer | None]:
+    """Scorers for groups that come at any time, on one copy of the weights.
+
+    Returns:
+        By name: `NORMAL` as `open_scorer`, and `OVERLOAD`; None where no cheaper policy is certified.
+    """
+    model, heads = _trained(settings, artifacts, settings.engine.dtype)
+    scorers: dict[str, Scorer | None] = dict.fromkeys((NORMAL, OVERLOAD))
+    for name, choice in open_policies(settings, artifacts).items():
+        scorers[name] = _scorer(settings, model, heads, choice, device, max_waits=settings.serving.max_waits)
+    return scorers
 
 
 def open_recorders(settings: Settings, artifacts: Artifacts, *, device: str = "cpu") -> dict[int | None, Scorer]:
@@ -76,12 +90,15 @@ def _trained(settings: Settings, artifacts: Artifacts, dtype: str | None = None)
     return model, heads
 
 
-def _scorer(settings: Settings, model: PreTrainedModel, heads: ExitHeads, choice: Choice, device: str) -> Scorer:
+def _scorer(
+    settings: Settings, model: PreTrainedModel, heads: ExitHeads, choice: Choice, device: str,
+    *, max_waits: int | None = None,
+) -> Scorer:  # fmt: skip
     (policy, layers), engine = choice, settings.engine
     model.to(device)
     return Scorer(
         model, heads.to(device), policy, layers=layers, max_tokens_in_flight=engine.max_tokens_in_flight,
-        deterministic=engine.deterministic, compile_layers=engine.compile_layers,
+        deterministic=engine.deterministic, max_waits=max_waits, compile_layers=engine.compile_layers,
     )  # fmt: skip
 
 

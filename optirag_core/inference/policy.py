@@ -6,7 +6,7 @@ from typing import Any
 
 from optirag_core.artifacts import MADE_BY, Artifact
 from optirag_core.config.settings import Settings
-from optirag_core.engine.certificate import Calibration
+from optirag_core.engine.certificate import NORMAL, Calibration, load_calibrations
 from optirag_core.engine.policy import Choice, ExitPolicy
 from optirag_core.errors import ArtifactMismatch
 from optirag_core.inference.opening import Artifacts
@@ -19,15 +19,35 @@ def open_policy(settings: Settings, artifacts: Artifacts) -> Choice:
     """The exit policy that scores, and its exit layers.
 
     Raises:
-        ArtifactCorrupt: the calibration cannot be read.
+        ArtifactCorrupt, ArtifactMismatch: as `open_policies`.
+    """
+    return open_policies(settings, artifacts)[NORMAL]
+
+
+def open_policies(settings: Settings, artifacts: Artifacts) -> dict[str, Choice]:
+    """By name: the exit policy that scores, `NORMAL`, and `OVERLOAD` where one is certified for busy times.
+
+    Raises:
+        ArtifactCorrupt, ArtifactMismatch: as `open_calibrations`.
+    """
+    if calibrations := open_calibrations(settings, artifacts):
+        certified = {name: calibration.certified for name, calibration in calibrations.items()}
+        return {name: (candidate.policy, candidate.layers) for name, candidate in certified.items()}
+    by_hand = ExitPolicy(**settings.exit_policy.model_dump(exclude={"uncertified"}))
+    return {NORMAL: (by_hand, settings.exit_heads.layers)}
+
+
+def open_calibrations(settings: Settings, artifacts: Artifacts) -> dict[str, Calibration]:
+    """The certificates of `open_policies`, by name; none where the settings name a policy by hand.
+
+    Raises:
+        ArtifactCorrupt: a calibration cannot be read.
         ArtifactMismatch: it is of another `engine.dtype`.
     """
-    named = settings.exit_policy
-    if named.criterion == CALIBRATED:
-        require_dtype(artifacts["exit_policy"], settings)
-        certified = Calibration.load(artifacts["exit_policy"].path).certified
-        return certified.policy, certified.layers
-    return ExitPolicy(**named.model_dump(exclude={"uncertified"})), settings.exit_heads.layers
+    if settings.exit_policy.criterion != CALIBRATED:
+        return {}
+    require_dtype(artifacts["exit_policy"], settings)
+    return load_calibrations(artifacts["exit_policy"].path)
 
 
 def run_policy(identity: Mapping[str, Any], artifacts: Mapping[str, Artifact]) -> tuple[ExitPolicy, Calibration | None]:

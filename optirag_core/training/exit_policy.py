@@ -21,7 +21,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from optirag_core.config.exits import CalibrationSettings
-from optirag_core.engine.certificate import Calibration, Candidate
+from optirag_core.engine.certificate import NORMAL, OVERLOAD, Calibration, Candidate
 from optirag_core.engine.policy import Choice
 from optirag_core.engine.trace import Trace
 from optirag_core.errors import ConfigError, DataError
@@ -43,8 +43,8 @@ def calibrate(
     settings: CalibrationSettings,
     *,
     seed: int,
-) -> Calibration:
-    """Choose an exit policy.
+) -> dict[str, Calibration]:
+    """Choose the exit policy that scores, and a cheaper one for busy times where `settings.overload_epsilon` is set.
 
     Args:
         traces: frozen_prefix_after -> trace of the same pairs made with it; None is the one that others are compared
@@ -53,43 +53,30 @@ def calibrate(
         users: [R] whose pair it is; the pairs of a user group are one user's.
         seed: divides the users and orders them.
 
+    Returns:
+        By name: `NORMAL`, and `OVERLOAD` where the looser bound certifies a policy that is cheaper. Each certificate
+        holds with confidence 1 - delta for itself.
+
     Raises:
         ConfigError: there is no trace without a frozen prefix.
         DataError: labels, users and traces do not fit each other.
     """
     labels, ranks = _checked(traces, labels, users, seed)
     if ranks.max(initial=0) < 1:  # one half of the users would be empty
-        return _uncalibrated(traces, labels, users, settings)
+        return {NORMAL: _uncalibrated(traces, labels, users, settings)}
     num_learning = math.ceil(LEARNING_SHARE * (ranks.max() + 1))
     learning = _Users.of(traces, labels, ranks, ranks < num_learning)
     certifying = _Users.of(traces, labels, ranks, ranks >= num_learning)
     choices = [full_depth(traces[None]), *policy_grid(settings, learning.traces)]
     order = _order([learning.run(choice) for choice in choices])
     results = [certifying.run(choice) for choice in choices]
-    p_values = {number: p_value(results[number].losses, settings.epsilon, settings.delta) for number in order}
-    accepted = order[: fixed_sequence(list(p_values.values()), settings.delta)]
-    chosen = accepted[-1] if accepted else 0
-    return Calibration(
-        epsilon=settings.epsilon,
-        delta=settings.delta,
-        num_users=len(results[0].losses),
-        num_pairs=len(certifying.labels),
-        chosen=chosen,
-        upper_bound=upper_bound(results[chosen].losses, settings.delta) if chosen else 0.0,
-        data=_digest(traces, labels, users),
-        candidates=tuple(
-            Candidate(
-                *choice,
-                flops_share=result.flops / results[0].flops,
-                mean_exit_layer=result.mean_exit_layer,
-                excess_loss=float(result.losses.mean()),
-                auc_difference=certifying.auc_difference(result.scores) if number in (0, *p_values) else None,
-                p_value=p_values.get(number),
-                accepted=number in (0, *accepted),
-            )
-            for number, (choice, result) in enumerate(zip(choices, results, strict=True))
-        ),
-    )
+    tests = _Tests(choices, order, results, certifying, _digest(traces, labels, users))
+    normal = tests.calibration(settings.epsilon, settings.delta)
+    if settings.overload_epsilon is None:
+        return {NORMAL: normal}
+    loose = tests.calibration(settings.overload_epsilon, settings.delta)
+    is_cheaper = loose.certified.flops_share < normal.certified.flops_share
+    return {NORMAL: normal, OVERLOAD: loose} if is_cheaper else {NORMAL: normal}
 
 
 def _uncalibrated(
@@ -159,6 +146,49 @@ class _Users:
     @cached_property
     def _full_scores(self) -> np.ndarray:
         return _differences(self.traces[None].final_logits)
+
+
+@dataclass(frozen=True)
+class _Tests:
+    """All choices on the users that certify, and the order in which they are tested for any bound."""
+
+    choices: Sequence[Choice]  # full depth first
+    order: Sequence[int]  # numbers of choices
+    results: Sequence[_Result]
+    users: _Users
+    data: str
+
+    def calibration(self, epsilon: float, delta: float) -> Calibration:
+        """What passes for a bound."""
+        p_values = {number: p_value(self.results[number].losses, epsilon, delta) for number in self.order}
+        accepted = self.order[: fixed_sequence(list(p_values.values()), delta)]
+        chosen = accepted[-1] if accepted else 0
+        return Calibration(
+            epsilon=epsilon,
+            delta=delta,
+            num_users=len(self.results[0].losses),
+            num_pairs=len(self.users.labels),
+            chosen=chosen,
+            upper_bound=upper_bound(self.results[chosen].losses, delta) if chosen else 0.0,
+            data=self.data,
+            candidates=tuple(
+                self._candidate(number, p_values.get(number), accepted=number in (0, *accepted))
+                for number in range(len(self.choices))
+            ),
+        )
+
+    def _candidate(self, number: int, p: float | None, *, accepted: bool) -> Candidate:
+        result = self.results[number]
+        ranked = number == 0 or p is not None
+        return Candidate(
+            *self.choices[number],
+            flops_share=result.flops / self.results[0].flops,
+            mean_exit_layer=result.mean_exit_layer,
+            excess_loss=float(result.losses.mean()),
+            auc_difference=self.users.auc_difference(result.scores) if ranked else None,
+            p_value=p,
+            accepted=accepted,
+        )
 
 
 def _differences(logits: Tensor) -> np.ndarray:

@@ -4,7 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from optirag_core.engine.certificate import Calibration, Candidate
+from optirag_core.engine.certificate import (
+    NORMAL,
+    OVERLOAD,
+    Calibration,
+    Candidate,
+    load_calibrations,
+    save_calibrations,
+)
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.errors import ArtifactCorrupt
 
@@ -38,8 +45,12 @@ def test_json_keeps_everything():
 
 
 def test_files_keep_everything(tmp_path):
-    CALIBRATION.save(tmp_path)
-    assert Calibration.load(tmp_path) == CALIBRATION
+    others = {NORMAL: CALIBRATION, OVERLOAD: replace(CALIBRATION, chosen=0)}
+    save_calibrations(tmp_path, {NORMAL: CALIBRATION})
+    assert load_calibrations(tmp_path) == {NORMAL: CALIBRATION}
+    save_calibrations(tmp_path, others)
+    assert load_calibrations(tmp_path) == others
+    assert (Calibration.load(tmp_path), Calibration.load(tmp_path, OVERLOAD)) == tuple(others.values())
 
 
 @pytest.mark.parametrize(

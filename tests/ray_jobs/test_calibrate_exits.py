@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from optirag_core.config.exits import CalibrationSettings
-from optirag_core.engine.certificate import CERTIFICATE_FILE, Calibration
+from optirag_core.engine.certificate import CERTIFICATE_FILE, NORMAL, OVERLOAD, Calibration
 from optirag_core.errors import ArtifactCorrupt
 from optirag_core.inference.opening import TRAINED, open_artifacts
-from optirag_core.inference.parts import open_heads, open_scorer
+from optirag_core.inference.parts import open_heads, open_scorer, open_scorers
 from optirag_core.training.exit_features import read_traces
 from optirag_core.training.exit_policy import calibrate
 from ray_jobs.calibrate_exits import calibrate_exits
@@ -25,7 +25,8 @@ def test_the_artifact_holds_what_the_traces_say(finished_run):
     features, traces = read_traces(folder, heads, finished_run.exit_policy.window, [])
     labels = features.labels.numpy().astype(int)
 
-    assert calibration == calibrate(traces, labels, features.users, finished_run.calibration, seed=finished_run.seed)
+    expected = calibrate(traces, labels, features.users, finished_run.calibration, seed=finished_run.seed)
+    assert {NORMAL: calibration} == expected
     assert set(np.unique(labels)) <= {0, 1}
     assert artifacts["exit_policy"].metrics["num_users"] == calibration.num_users
 
@@ -41,6 +42,29 @@ def test_the_certified_policy_scores(own_workspace):
     certified = Calibration.load(artifacts["exit_policy"].path).certified
     assert (scorer.policy, scorer.exit_layers) == (certified.policy, certified.layers)
     assert scorer.policy.criterion == "ratio"  # a bound of 0.9 nats lets any policy pass
+
+
+def test_the_endpoint_gets_a_cheaper_policy_on_the_same_weights(own_workspace):
+    bounds = {"epsilon": 1e-6, "overload_epsilon": 0.9, "criteria": ("ratio",)}  # nothing passes, and all
+    settings = changed(own_workspace, calibration=CalibrationSettings(**bounds).model_dump())
+    artifact = calibrate_exits(settings)
+    artifacts = open_artifacts(settings, *TRAINED)
+
+    scorers = open_scorers(settings, artifacts)
+
+    certified = {name: Calibration.load(artifact.path, name).certified for name in (NORMAL, OVERLOAD)}
+    assert {name: scorer.policy for name, scorer in scorers.items()} == {
+        name: candidate.policy for name, candidate in certified.items()
+    }
+    assert certified[OVERLOAD].flops_share < certified[NORMAL].flops_share == 1
+    assert scorers[NORMAL]._heads is scorers[OVERLOAD]._heads
+    assert scorers[NORMAL]._decoder._model is scorers[OVERLOAD]._decoder._model
+    assert open_scorer(settings, artifacts).policy == certified[NORMAL].policy
+
+
+def test_without_a_looser_bound_the_endpoint_has_one_policy(finished_run):
+    scorers = open_scorers(finished_run, open_artifacts(finished_run, *TRAINED))
+    assert (list(scorers), scorers[OVERLOAD]) == ([NORMAL, OVERLOAD], None)
 
 
 def test_a_policy_named_by_hand_scores_instead(finished_run):

@@ -8,16 +8,22 @@ import pytest
 import torch
 
 from optirag_core.config.exits import CalibrationSettings
-from optirag_core.engine.certificate import Calibration
+from optirag_core.engine.certificate import NORMAL, OVERLOAD, Calibration
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.errors import ConfigError, DataError
-from optirag_core.training.exit_policy import calibrate, log_losses
+from optirag_core.training.exit_policy import calibrate as calibrate_all
+from optirag_core.training.exit_policy import log_losses
 from optirag_core.training.policy_grid import policy_grid
 from tests.training.traces import LAYERS, imagined_trace
 
 FEW = CalibrationSettings(
     epsilon=0.01, thresholds=(0.02, 0.1, 0.3), group_stops=(None, 2), evidence_shares=(0.0, 0.5, 1.0)
 )
+
+
+def calibrate(*data, seed: int) -> Calibration:
+    """Of the policy that scores."""
+    return calibrate_all(*data, seed=seed)[NORMAL]
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +138,28 @@ def test_chosen_policies_break_the_bound_at_most_delta_of_the_time():
         cheaper += chosen.flops_share < 1
     assert broken / num_draws <= 0.2 + 3 * math.sqrt(0.2 * 0.8 / num_draws)
     assert cheaper > num_draws / 2  # or nothing was tested here
+
+
+def test_a_looser_bound_certifies_a_cheaper_policy_on_the_same_users(found):
+    data = imagined_trace(2000, pairs=2, noise=0.3, evidence_noise=1.0)
+    loose = FEW.model_copy(update={"overload_epsilon": 0.2})
+
+    both = calibrate_all({None: data[0]}, *data[1:], loose, seed=0)
+
+    assert both[NORMAL] == found
+    assert both[OVERLOAD] == calibrate({None: data[0]}, *data[1:], FEW.model_copy(update={"epsilon": 0.2}), seed=0)
+    assert both[OVERLOAD].certified.flops_share < found.certified.flops_share
+    assert found.upper_bound < both[OVERLOAD].upper_bound <= 0.2
+    passed = [{each.policy for each in each_of.candidates if each.accepted} for each_of in both.values()]
+    assert passed[0] < passed[1]
+
+
+@pytest.mark.parametrize(("num_users", "evidence_noise"), [(1000, 0.0), (40, None), (1, None)])
+def test_no_overload_policy_where_nothing_is_cheaper(num_users, evidence_noise):
+    """The evidence knows all and no layer runs; too few users for either bound; none to certify with."""
+    trace, labels, users = imagined_trace(num_users, noise=0.5, evidence_noise=evidence_noise)
+    loose = FEW.model_copy(update={"overload_epsilon": 0.011})
+    assert list(calibrate_all({None: trace}, labels, users, loose, seed=0)) == [NORMAL]
 
 
 def test_one_seed_one_choice():
