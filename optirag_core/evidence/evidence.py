@@ -29,6 +29,7 @@ from optirag_core.data.schema import INTERACTIONS, ITEMS, PAIRS, require_columns
 from optirag_core.errors import DataError
 from optirag_core.evidence.attributes import Values, values_of
 from optirag_core.evidence.counts import Counts
+from optirag_core.evidence.running import RunningCounts
 from optirag_core.evidence.smoothing import feature_names, smoothed
 
 INFO_FILE = "evidence.json"
@@ -41,7 +42,7 @@ OWN = 3
 
 
 @dataclass(frozen=True)
-class _Asked:
+class Asked:
     """Pairs as numbers."""
 
     user: np.ndarray  # [n] int64, -1 for one without rows
@@ -50,7 +51,7 @@ class _Asked:
 
 
 @dataclass(frozen=True)
-class _Keys:
+class Keys:
     """The keys of one kind that some pairs have."""
 
     pair: np.ndarray | None  # [E] place of the pair, ascending; None: each pair has one
@@ -103,7 +104,7 @@ class Evidence:
         orders = known["position"].to_numpy()
         if timed:
             times, orders = np.unique(known["event_time"].cast(pa.int64()).to_numpy(), return_inverse=True)
-        rows = _Asked(user_ids.rows(known["user_id"]), item_ids.rows(known["item_id"]), orders)
+        rows = Asked(user_ids.rows(known["user_id"]), item_ids.rows(known["item_id"]), orders)
         counts = []
         for keys in _keys(rows, values.values(), len(item_ids)):
             row = slice(None) if keys.pair is None else keys.pair
@@ -129,34 +130,20 @@ class Evidence:
         self._require_moments(pairs)
         found = np.empty((len(pairs), len(self.names)), np.float32)
         for start in range(0, len(pairs), PAIRS_AT_ONCE):
-            everybody, *keys = self._sums(self._asked(pairs.slice(start, PAIRS_AT_ONCE)))
+            everybody, *keys = self.sums(pairs.slice(start, PAIRS_AT_ONCE))
             found[start : start + PAIRS_AT_ONCE] = smoothed(everybody, keys)
         return found
 
-    def _require_moments(self, pairs: pa.Table) -> None:
-        wrong = pc.is_valid(pairs["as_of"])
-        reason = "an as_of, but not every interaction has an event_time: leave as_of null"
-        if self.timed:
-            wrong = pc.and_(pc.is_valid(pairs["as_of_position"]), pc.invert(wrong))
-            reason = "an as_of_position alone, but the interactions have times: give as_of, the time at that position"
-        if num_wrong := pc.sum(wrong).as_py():
-            raise DataError(f"evidence: {num_wrong:,} pairs have {reason}")
-
-    def _asked(self, pairs: pa.Table) -> _Asked:
-        if self.timed:
-            moments = pc.fill_null(pairs["as_of"].cast(pa.int64()), np.iinfo(np.int64).max)
-            before = np.searchsorted(self._times, moments.to_numpy())
-        else:
-            positions = pc.fill_null(pairs["as_of_position"], np.iinfo(np.int32).max)
-            before = np.maximum(positions.to_numpy().astype(np.int64), 0)
-        return _Asked(self._users.rows(pairs["user_id"]), self._items.rows(pairs["item_id"]), before)
-
-    def _sums(self, asked: _Asked) -> list[np.ndarray]:
+    def sums(self, pairs: pa.Table) -> list[np.ndarray]:
         """[3, n] count, liked and stars of: all, user, item, and everybody's and the user's of each attribute."""
+        return self.summed(self._counts, self._asked(pairs))
+
+    def summed(self, counts: Sequence[Counts | RunningCounts], asked: Asked) -> list[np.ndarray]:
+        """`sums` of these counts, which may be of other rows of the same items."""
         sums, num_pairs = [], len(asked.user)
-        own = self._counts[OWN].sums(_own_keys(asked, len(self._items)), asked.before)  # [3, n]
-        counts = zip(self._counts[::2], self._counts[1::2], strict=True)
-        for keys, (everybody, user) in zip(_keys(asked, self._values, len(self._items)), counts, strict=True):
+        own = counts[OWN].sums(own_keys(asked, len(self._items)), asked.before)  # [3, n]
+        in_twos = zip(counts[::2], counts[1::2], strict=True)
+        for keys, (everybody, user) in zip(self.keys(asked), in_twos, strict=True):
             pair = np.arange(num_pairs) if keys.pair is None else keys.pair
             before = asked.before[pair]
             mine = user.sums(keys.user, before)  # [3, E]
@@ -169,6 +156,28 @@ class Evidence:
                 sums.append(others if keys.pair is None else _summed(others, pair, num_pairs))
         del sums[OWN]  # the pair's rows but the pair's rows
         return sums
+
+    def keys(self, asked: Asked) -> Iterator[Keys]:
+        """The keys of all counts, in twos."""
+        return _keys(asked, self._values, len(self._items))
+
+    def _require_moments(self, pairs: pa.Table) -> None:
+        wrong = pc.is_valid(pairs["as_of"])
+        reason = "an as_of, but not every interaction has an event_time: leave as_of null"
+        if self.timed:
+            wrong = pc.and_(pc.is_valid(pairs["as_of_position"]), pc.invert(wrong))
+            reason = "an as_of_position alone, but the interactions have times: give as_of, the time at that position"
+        if num_wrong := pc.sum(wrong).as_py():
+            raise DataError(f"evidence: {num_wrong:,} pairs have {reason}")
+
+    def _asked(self, pairs: pa.Table) -> Asked:
+        if self.timed:
+            moments = pc.fill_null(pairs["as_of"].cast(pa.int64()), np.iinfo(np.int64).max)
+            before = np.searchsorted(self._times, moments.to_numpy())
+        else:
+            positions = pc.fill_null(pairs["as_of_position"], np.iinfo(np.int32).max)
+            before = np.maximum(positions.to_numpy().astype(np.int64), 0)
+        return Asked(self._users.rows(pairs["user_id"]), self._items.rows(pairs["item_id"]), before)
 
     def save(self, folder: Path) -> None:
         """Write the counts into an existing local folder."""
@@ -201,17 +210,18 @@ class Evidence:
         return cls(SortedIds(column("users")), SortedIds(column("items")), attributes, counts, times)
 
 
-def _keys(asked: _Asked, values: Iterable[Values], num_items: int) -> Iterator[_Keys]:
+def _keys(asked: Asked, values: Iterable[Values], num_items: int) -> Iterator[Keys]:
     """All and user, item and own, then of each attribute."""
-    yield _Keys(None, np.zeros(len(asked.user), np.int64), asked.user)
-    yield _Keys(None, asked.item, _own_keys(asked, num_items))
+    yield Keys(None, np.zeros(len(asked.user), np.int64), asked.user)
+    yield Keys(None, asked.item, own_keys(asked, num_items))
     for attribute in values:
         pair, value = attribute.of(asked.item)
         user = asked.user[pair]
-        yield _Keys(pair, value, np.where(user < 0, -1, user * attribute.num_values + value))
+        yield Keys(pair, value, np.where(user < 0, -1, user * attribute.num_values + value))
 
 
-def _own_keys(asked: _Asked, num_items: int) -> np.ndarray:
+def own_keys(asked: Asked, num_items: int) -> np.ndarray:
+    """[n] keys of exactly these pairs; -1 where nobody has it."""
     known = (asked.user >= 0) & (asked.item >= 0)
     return np.where(known, asked.user * num_items + asked.item, -1)
 
