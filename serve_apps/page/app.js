@@ -38,16 +38,17 @@ async function act(work) {
 
 function pick(userId) {
   return act(async (signal) => {
-    [asked, ranked] = [null, null];
     byId("user-search").value = userId;
     history.replaceState(null, "", `#${encodeURIComponent(userId)}`);
     await known(userId, signal);
+    [asked, ranked] = [null, null];
     clearRanking();
     byId("facts").replaceChildren();
     byId("hint").hidden = true;
     byId("main").hidden = false;
     const ms = await rank(signal);
-    say(`${plural(ranked.items.length, "candidate")} ranked in ${milliseconds(ms)}.`);
+    const none = ranked.items.length ? "" : " The retriever finds none for this user: add items by their titles.";
+    say(`${plural(ranked.items.length, "candidate")} ranked in ${milliseconds(ms)}.${none}`);
   });
 }
 
@@ -56,16 +57,28 @@ function rate(item, value) {
     const event = { event_id: eventId(), user_id: person.user_id, item_id: item.item_id, rating: value };
     const before = order();
     const wasCold = ranked.cold_start;
-    stored = stored.catch(() => null).then(() => ask("/v1/interactions", { body: { events: [event] }, pause }));
-    const { answer, ms } = await stored;
-    const [outcome] = answer.outcomes;
-    if (outcome.problem) throw new Error(outcome.problem.message);
+    stored = stored.catch(() => null).then(() => store(event));
+    const { outcome, ms } = await stored;
     signal.throwIfAborted();
     const [, rankMs] = await Promise.all([known(person.user_id, signal), rank(signal, before)]);
-    const warm = wasCold && !ranked.cold_start ? ` No cold start any more: ${plural(ranked.num_similar_users, "similar user")}.` : "";
+    const similar = plural(ranked.num_similar_users, "similar user");
+    const warm = wasCold && !ranked.cold_start ? ` No cold start any more: ${similar}.` : "";
     const took = `${outcome.status} in ${milliseconds(ms)}, ranked again in ${milliseconds(rankMs)}`;
-    say(`\u2068${item.title}\u2069 rated ${value}, ${took}: ${changes(ranked.items, before)}.${warm}`);
+    say(`\u2068${item.title}\u2069 rated ${value}, ${took}${changes(ranked.items, before)}.${warm}`);
   });
+}
+
+/** Sends a rating. Goes on when the person does something else meanwhile, and says so if it fails then. */
+async function store(event) {
+  try {
+    const { answer, ms } = await ask("/v1/interactions", { body: { events: [event] }, pause });
+    const [outcome] = answer.outcomes;
+    if (outcome.problem) throw new Error(outcome.problem.message);
+    return { outcome, ms };
+  } catch (error) {
+    showProblem(error);
+    throw error;
+  }
 }
 
 /** Ranks another list of the same user. */
@@ -74,7 +87,7 @@ function relist(itemIds, what) {
     const before = order();
     asked = itemIds;
     const ms = await rank(signal, before);
-    say(`${what}, ranked again in ${milliseconds(ms)}: ${changes(ranked.items, before)}.`);
+    say(`${what}, ranked again in ${milliseconds(ms)}${changes(ranked.items, before)}.`);
   });
 }
 
@@ -93,24 +106,36 @@ async function rank(signal, before = null) {
     : ["/v1/recommend", { top_k: NUM_CANDIDATES, num_candidates: NUM_CANDIDATES }];
   const { answer, ms } = await ask(path, { body: { ...body, ...more }, signal, pause });
   ranked = answer;
-  const values = scale(model.like_threshold, person.history.map((entry) => entry.rating));
+  const values = scale(
+    model.like_threshold,
+    person.history.map((entry) => entry.rating),
+  );
   showRanking(ranked.items, before, { values, likeThreshold: model.like_threshold, rate, remove });
   showFacts(ms);
   return ms;
 }
 
+/** Ids of the list as it is shown; null where there is none yet. */
 function order() {
-  return ranked ? ranked.items.map((item) => item.item_id) : [];
+  return ranked && ranked.items.map((item) => item.item_id);
+}
+
+/** Ids of the list as the person wants it, which may not have been ranked yet. */
+function wanted() {
+  return asked?.length ? asked : (order() ?? []);
 }
 
 function add(item) {
   byId("item-search").value = "";
-  if (order().includes(item.item_id)) return say(`\u2068${item.title}\u2069 is on the list already.`);
-  return relist([...order(), item.item_id], `\u2068${item.title}\u2069 added`);
+  if (wanted().includes(item.item_id)) return say(`\u2068${item.title}\u2069 is on the list already.`);
+  return relist([...wanted(), item.item_id], `\u2068${item.title}\u2069 added`);
 }
 
 function remove(item) {
-  return relist(order().filter((itemId) => itemId !== item.item_id), `\u2068${item.title ?? item.item_id}\u2069 taken off`);
+  return relist(
+    wanted().filter((itemId) => itemId !== item.item_id),
+    `\u2068${item.title ?? item.item_id}\u2069 taken off`,
+  );
 }
 
 function showFacts(ms) {
@@ -125,7 +150,9 @@ function showFacts(ms) {
     ["Round trip", milliseconds(ms)],
     ["Model", ranked.model_version],
   ];
-  byId("facts").replaceChildren(...facts.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))));
+  byId("facts").replaceChildren(
+    ...facts.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, value))),
+  );
 }
 
 function say(text) {

@@ -23,7 +23,14 @@ export function candidate(item, index, place, about) {
   panel.hidden = !open;
   const button = element(
     "button",
-    { type: "button", class: "title-button", "data-control": "toggle", "aria-expanded": String(open), "aria-controls": panelId, onclick: () => toggle() },
+    {
+      type: "button",
+      class: "title-button",
+      "data-control": "toggle",
+      "aria-expanded": String(open),
+      "aria-controls": panelId,
+      onclick: () => toggle(),
+    },
     title(item.title ?? item.item_id),
   );
   const toggle = (force = panel.hidden) => {
@@ -35,8 +42,21 @@ export function candidate(item, index, place, about) {
     toggle(true);
     panel.querySelector(".rating button").focus();
   };
-  const rateButton = item.title === null ? null : element("button", { type: "button", class: "rate-button", "data-control": "rate", onclick: rateNow }, "Rate", element("span", { class: "unseen" }, ` ${item.title}`));
-  return element("li", { class: "candidate" }, element("div", { class: "row" }, rankCell(place), button, ...told(item, about), rateButton), panel);
+  const rateButton =
+    item.title === null
+      ? null
+      : element(
+          "button",
+          { type: "button", class: "rate-button", "data-control": "rate", onclick: rateNow },
+          "Rate",
+          element("span", { class: "unseen" }, ` ${item.title}`),
+        );
+  return element(
+    "li",
+    { class: "candidate" },
+    element("div", { class: "row" }, rankCell(place), button, ...told(item, about), rateButton),
+    panel,
+  );
 }
 
 function rankCell({ rank, was }) {
@@ -47,7 +67,11 @@ function moved(rank, was) {
   if (was === undefined || was === rank) return null;
   if (was === null) return element("span", { class: "moved moved-new" }, "new");
   const way = was > rank ? "up" : "down";
-  return element("span", { class: `moved moved-${way}`, "aria-label": `${way} from ${was} to ${rank}`, role: "img" }, `${was > rank ? "▲" : "▼"} ${was}→${rank}`);
+  return element(
+    "span",
+    { class: `moved moved-${way}`, "aria-label": `${way} from ${was} to ${rank}`, role: "img" },
+    `${was > rank ? "▲" : "▼"} ${was}→${rank}`,
+  );
 }
 
 function told(item, about) {
@@ -63,8 +87,13 @@ function told(item, about) {
 }
 
 function opened(item, about) {
-  const rate = item.title === null ? null : rating(about.values, about.likeThreshold, (value) => about.rate(item, value));
-  const remove = element("button", { type: "button", "data-control": "remove", onclick: () => about.remove(item) }, "Take off the list");
+  const rate =
+    item.title === null ? null : rating(about.values, about.likeThreshold, (value) => about.rate(item, value));
+  const remove = element(
+    "button",
+    { type: "button", "data-control": "remove", onclick: () => about.remove(item) },
+    "Take off the list",
+  );
   return [
     element("div", { class: "panel-bar" }, rate, remove),
     item.explanation ? layers(item.explanation, item.exit_layer) : null,

@@ -23,13 +23,19 @@ export function combobox(input, { search, label, choose, free = null }) {
   };
   const show = (note = null) => {
     active = -1;
-    list.replaceChildren(...(note ? [element("li", { class: "note" , role: "option", "aria-disabled": "true" }, note)] : options.map(row)));
+    list.replaceChildren(
+      ...(note ? [element("li", { class: "note", role: "option", "aria-disabled": "true" }, note)] : options.map(row)),
+    );
     list.hidden = !note && options.length === 0;
     list.scrollTop = 0;
     mark();
   };
   const row = (option, index) =>
-    element("li", { id: `${list.id}-${index}`, role: "option", "aria-selected": "false", onclick: () => pick(option) }, label(option));
+    element(
+      "li",
+      { id: `${list.id}-${index}`, role: "option", "aria-selected": "false", onclick: () => pick(option) },
+      label(option),
+    );
   const mark = () => {
     input.setAttribute("aria-expanded", String(!list.hidden));
     [...list.children].forEach((child, index) => child.setAttribute("aria-selected", String(index === active)));
@@ -77,5 +83,6 @@ export function combobox(input, { search, label, choose, free = null }) {
   input.addEventListener("input", later);
   input.addEventListener("click", () => list.hidden && later());
   input.addEventListener("blur", close);
-  list.addEventListener("pointerdown", (event) => event.preventDefault()); // keeps the focus, so no blur before the click
+  // Keeps the focus, so that no blur comes before the click.
+  list.addEventListener("pointerdown", (event) => event.preventDefault());
 }

@@ -17,7 +17,10 @@ export function contributions(view, largest) {
 }
 
 export function largestLogit(views) {
-  return Math.max(1e-9, ...views.flatMap((view) => [Math.abs(view.evidence_logit ?? 0), Math.abs(view.text_logit ?? 0)]));
+  return Math.max(
+    1e-9,
+    ...views.flatMap((view) => [Math.abs(view.evidence_logit ?? 0), Math.abs(view.text_logit ?? 0)]),
+  );
 }
 
 function line(name, value, largest) {

@@ -15,7 +15,14 @@ export function curve(layers, exitLayer, [low, high]) {
   const points = (views) => views.map((view) => `${x(view.layer).toFixed(1)},${y(view.score).toFixed(1)}`).join(" ");
   const picture = svg(
     "svg",
-    { class: "curve", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, width: WIDTH, height: HEIGHT, role: "img", "aria-label": said(layers, exitLayer) },
+    {
+      class: "curve",
+      viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
+      width: WIDTH,
+      height: HEIGHT,
+      role: "img",
+      "aria-label": said(layers, exitLayer),
+    },
     svg("line", { class: "curve-half", x1: 0, x2: WIDTH, y1: y(0.5), y2: y(0.5) }),
     svg("polyline", { class: "curve-beyond", points: points(layers.filter((view) => view.layer >= exitLayer)) }),
     svg("polyline", { class: "curve-run", points: points(layers.filter((view) => view.layer <= exitLayer)) }),

@@ -6,8 +6,13 @@ export function showModel(model) {
   byId("model-version").textContent = model.model_version;
   const digests = Object.entries(model.digests).map(([kind, digest]) => [kind, element("code", {}, digest)]);
   byId("model-facts").replaceChildren(
-    facts([["Layers", String(model.num_layers)], ["Exit layers", model.exit_layers.join(", ")]]),
-    ...Object.entries(model.policies).map(([name, policy]) => element("section", {}, element("h3", {}, `Policy ${name}`), facts(ofPolicy(policy)))),
+    facts([
+      ["Layers", String(model.num_layers)],
+      ["Exit layers", model.exit_layers.join(", ")],
+    ]),
+    ...Object.entries(model.policies).map(([name, policy]) =>
+      element("section", {}, element("h3", {}, `Policy ${name}`), facts(ofPolicy(policy))),
+    ),
     element("section", {}, element("h3", {}, "Artifacts, sha256"), facts(digests)),
   );
 }

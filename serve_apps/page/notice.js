@@ -6,7 +6,9 @@ import { Refused } from "./service.js";
 export function showProblem(error) {
   const status = error instanceof Refused && error.status ? `${error.status}: ` : "";
   const close = element("button", { type: "button", onclick: clearProblem }, "Close");
-  byId("problem").replaceChildren(element("div", { class: "notice problem" }, element("p", {}, status + error.message), close));
+  byId("problem").replaceChildren(
+    element("div", { class: "notice problem" }, element("p", {}, status + error.message), close),
+  );
 }
 
 export function clearProblem() {

@@ -18,7 +18,11 @@ export function showPerson(user, likeThreshold) {
 
 function similar(similarities) {
   if (!similarities.length) return element("p", { class: "empty" }, "None.");
-  return element("ol", { class: "similar" }, ...similarities.map((similarity) => element("li", {}, bar(similarity), similarity.toFixed(3))));
+  return element(
+    "ol",
+    { class: "similar" },
+    ...similarities.map((similarity) => element("li", {}, bar(similarity), similarity.toFixed(3))),
+  );
 }
 
 function bar(similarity) {
@@ -37,7 +41,11 @@ function history(entries, likeThreshold) {
     "table",
     { class: "history" },
     element("caption", { class: "unseen" }, `${plural(entries.length, "item")}, newest first`),
-    element("thead", { class: "unseen" }, element("tr", {}, element("th", { scope: "col" }, "Title"), element("th", { scope: "col" }, "Rating"))),
+    element(
+      "thead",
+      { class: "unseen" },
+      element("tr", {}, element("th", { scope: "col" }, "Title"), element("th", { scope: "col" }, "Rating")),
+    ),
     element("tbody", {}, ...rows),
   );
 }
@@ -47,6 +55,12 @@ function row(entry, liked) {
     "tr",
     {},
     element("td", {}, title(entry.title)),
-    element("td", { class: liked ? "liked" : "not-liked" }, String(entry.rating), element("span", { class: "sign", "aria-hidden": "true" }, liked ? "●" : "○"), element("span", { class: "unseen" }, liked ? " liked" : " not liked")),
+    element(
+      "td",
+      { class: liked ? "liked" : "not-liked" },
+      String(entry.rating),
+      element("span", { class: "sign", "aria-hidden": "true" }, liked ? "●" : "○"),
+      element("span", { class: "unseen" }, liked ? " liked" : " not liked"),
+    ),
   );
 }

@@ -25,7 +25,8 @@ export function showRanking(items, before, about) {
   list.replaceChildren(...rows);
   byId("candidate-count").textContent = items.length;
   if (focused) refocus(rows, focused);
-  if (before && !matchMedia("(prefers-reduced-motion: reduce)").matches) rows.forEach((row) => move(row, tops.get(row.itemId)));
+  if (before && !matchMedia("(prefers-reduced-motion: reduce)").matches)
+    rows.forEach((row) => move(row, tops.get(row.itemId)));
 }
 
 export function clearRanking() {
@@ -34,19 +35,21 @@ export function clearRanking() {
   byId("candidate-count").textContent = "";
 }
 
-/** One sentence of how a list differs from the one before. */
+/** The end of a sentence: how a list differs from the one before. */
 export function changes(items, before) {
+  if (!before) return "";
   const ids = items.map((item) => item.item_id);
   const places = items.map((item, index) => ({ item, rank: index + 1, was: rankBefore(item.item_id, before) }));
   const moves = places.filter(({ rank, was }) => was !== null && was !== rank);
   const parts = [moves.length ? `${moves.length} of ${ids.length} moved` : "no rank changed"];
   const [most] = moves.toSorted((one, other) => Math.abs(other.was - other.rank) - Math.abs(one.was - one.rank));
-  if (most) parts.push(`most of all \u2068${most.item.title}\u2069 from ${most.was} to ${most.rank}`);
+  if (most)
+    parts.push(`most of all \u2068${most.item.title ?? most.item.item_id}\u2069 from ${most.was} to ${most.rank}`);
   const came = places.filter(({ was }) => was === null).length;
   const left = before.filter((itemId) => !ids.includes(itemId)).length;
   if (came) parts.push(`${plural(came, "item")} came in`);
   if (left) parts.push(`${plural(left, "item")} left`);
-  return parts.join("; ");
+  return `: ${parts.join("; ")}`;
 }
 
 function rankBefore(itemId, before) {

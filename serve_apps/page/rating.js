@@ -13,7 +13,13 @@ export function rating(values, likeThreshold, rate) {
   const button = (value) =>
     element(
       "button",
-      { type: "button", class: value > likeThreshold ? "likes" : null, "data-control": `rate-${value}`, "aria-label": `Rate ${value} of ${values.at(-1)}`, onclick: () => rate(value) },
+      {
+        type: "button",
+        class: value > likeThreshold ? "likes" : null,
+        "data-control": `rate-${value}`,
+        "aria-label": `Rate ${value} of ${values.at(-1)}`,
+        onclick: () => rate(value),
+      },
       String(value),
     );
   return element(

@@ -41,7 +41,12 @@ async function once(path, body, signal) {
   // From the origin: a page that was opened as user:token@host has credentials in its URL, and fetch refuses those.
   const url = new URL(path, location.origin);
   const options = { signal, cache: "no-store" };
-  if (body) Object.assign(options, { method: "POST", body: JSON.stringify(body), headers: { "Content-Type": "application/json" } });
+  if (body)
+    Object.assign(options, {
+      method: "POST",
+      body: JSON.stringify(body),
+      headers: { "Content-Type": "application/json" },
+    });
   let response;
   try {
     response = await fetch(url, options);
@@ -55,7 +60,8 @@ async function once(path, body, signal) {
 
 async function refusal(response) {
   const wait = Number(response.headers.get("Retry-After")) || DEFAULT_WAIT_S;
-  if (response.status === 401) return new Refused(401, "a valid token is needed: reload the page and give it as the password");
+  if (response.status === 401)
+    return new Refused(401, "a valid token is needed: reload the page and give it as the password");
   let told;
   try {
     told = await response.json();

@@ -188,6 +188,20 @@ def test_a_busy_service_is_asked_again_in_sight(browser: Browser, url: str, serv
         expect(page.locator(".problem")).to_contain_text("401: a valid token is needed")
 
 
+def test_ratings_in_quick_succession_are_all_stored_in_their_order(
+    browser: Browser, url: str, service: PageService
+) -> None:
+    with visit(browser, url + "#anton") as page:
+        shown(page)
+        titles = order(page)[:5]
+        page.evaluate("""() => [...document.querySelectorAll(".candidate")].slice(0, 5)
+            .forEach((row) => row.querySelector("[data-control=rate-4]").click())""")
+        expect(page.locator("#history .title")).to_have_text([*reversed(titles), "The Dispossessed"])
+        assert len(set(service.event_ids)) == 5
+        expect(page.locator("#news")).to_contain_text("rated 4")
+        assert order(page) == expected(service, "anton")
+
+
 def test_motion_is_reduced_where_that_is_asked(browser: Browser, url: str, service: PageService) -> None:
     count = "window.moves = 0; const real = Element.prototype.animate;"
     count += "Element.prototype.animate = function (...given) { moves += 1; return real.apply(this, given) }"
