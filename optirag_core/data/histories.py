@@ -4,14 +4,17 @@ A request has a moment, from which on nothing of anybody is shown: the earlier o
 interaction at its `as_of_position`. Target user: before the moment and the position, never one of the candidates.
 Similar users: training interactions before the moment. Both: the most recent ones, oldest first.
 
-The columns lie in Arrow files that all processes of a machine share; what happened since is kept beside them.
+The columns lie in Arrow files that all processes of a machine share; events, which happened since, are kept beside
+them, some 600 bytes each. They are shown to nobody but their user.
 
 Shape legend: `N` interactions, `U` users, `I` items, `H` interactions of one user.
 """
 
-from collections import deque
-from collections.abc import Collection
+from bisect import bisect_left
+from collections.abc import Collection, Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Self
 
@@ -25,12 +28,8 @@ from optirag_core.errors import DataError
 
 FILES = ("history_users.arrow", "history_items.arrow", "history.arrow")
 
-MAX_RECENT = 100_000
-"""Events kept beside the files, about 60 MiB; of more the oldest are forgotten."""
-
-
-NEVER = -(2**63)
-"""Before any time, in microseconds."""
+LATEST = 2**63 - 1
+"""Behind any time, in microseconds."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,12 @@ class Event:
     """One interaction that happened after the files were written."""
 
     shown: Shown
-    time: int | None  # microseconds since 1970, UTC
-    position: int
+    time: int  # microseconds since 1970, UTC; where there are no times 0
+    position: int  # in the user's order of arrival
+
+
+INLINE = -1
+"""Position of an entry that a single call knows of: no position hides it."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +81,7 @@ class Histories:
         self._items, self._ratings = columns["item"], columns["rating"]  # [N]
         self._positions, self._in_train = columns["position"], columns["in_train"].view(bool)  # [N]
         self._times = columns.get("time")  # [N] microseconds since 1970, UTC
-        self._recent: dict[str, deque[Event]] = {}
-        self._next: dict[str, int] = {}  # position of the next event, of users who have had one
-        self._arrivals: deque[str] = deque()  # users of the recent events, in the order of arrival
+        self._events: dict[str, list[Event]] = {}
 
     @classmethod
     def of(cls, interactions: pa.Table) -> Self:
@@ -124,26 +125,31 @@ class Histories:
         """Whether every interaction has a time, so that `as_of` means something."""
         return self._times is not None
 
-    def append(self, user_id: str, item_id: str, rating: float, time: int | None) -> None:
-        """Note what a user has just done; it is the user's last interaction, and shown to no other user.
+    def append(self, user_id: str, item_id: str, rating: float, time: int | None) -> int:
+        """Note what a user has done; what arrives late takes its place by time, its position is the next one.
 
         Args:
-            time: microseconds since 1970, UTC; None where the data has no times.
+            time: microseconds since 1970, UTC; None where the data has no times, and not used there.
+
+        Returns:
+            The position.
 
         Raises:
-            DataError: the event has no time, but all other interactions have one; or it is older than the user's last.
+            DataError: the event has no time, but all other interactions have one.
         """
-        rows = self._rows(user_id)
         if self.timed and time is None:
             raise DataError(f"an event of user {user_id!r} has no time, all interactions of this data have one: add it")
-        if self.timed and time < (last := self._last_time(user_id, rows)):
-            raise DataError(f"an event of user {user_id!r} at {time} us is older than the user's last, at {last} us")
-        if len(self._arrivals) == MAX_RECENT:
-            self._forget_oldest()
-        position = self._next.get(user_id, max(self._positions[rows][-1:].tolist(), default=-1) + 1)
-        self._recent.setdefault(user_id, deque()).append(Event(Shown(item_id, float(rating)), time, position))
-        self._next[user_id] = position + 1
-        self._arrivals.append(user_id)
+        events = self._events.setdefault(user_id, [])
+        last = events[-1].position if events else max(self._positions[self._rows(user_id)][-1:].tolist(), default=-1)
+        events.append(Event(Shown(item_id, float(rating)), time if self.timed else 0, last + 1))
+        return last + 1
+
+    def continued(self, user_id: str, entries: Sequence[Shown]) -> Self:
+        """The same histories, in which this user has just done more, oldest first: for a single call."""
+        longer = copy(self)
+        inline = [Event(shown, LATEST, INLINE) for shown in entries]
+        longer._events = {user_id: [*self._events.get(user_id, ()), *inline]}
+        return longer
 
     def past(
         self, user_id: str | None, *, as_of: int | None = None, as_of_position: int | None = None,
@@ -164,23 +170,27 @@ class Histories:
 
     def of_target(self, past: Past, *, limit: int) -> list[Shown]:
         """The target user's last `limit` interactions; of an item that was rated again, the latest."""
-        recent = {
-            event.shown.item_id: event.shown
-            for event in tuple(self._recent.get(past.user_id, ()))
-            if (past.moment is None or event.time < past.moment)
-            and (past.position is None or event.position < past.position)
-            and event.shown.item_id not in past.hide
-        }
-        elsewhere = {*past.hide, *recent}
-        shown = self._show(self._rows_of_target(past)[-(limit + len(elsewhere)) :])
-        return [*(entry for entry in shown if entry.item_id not in elsewhere), *recent.values()][-limit:]
+        room = limit + len(past.hide) + len(self._events.get(past.user_id, ()))
+        return [shown for shown, _ in self._of_target(past, room)][-limit:]
+
+    def events_of(self, past: Past) -> list[Shown]:
+        """The target user's events before the request, in the order of arrival."""
+        return [event.shown for event in self._events_before(past)]
+
+    def training_items(self, user_id: str | None) -> list[str]:
+        """Items of a user's training interactions, all of them."""
+        rows = self._rows(user_id)
+        return [self._item_ids[item] for item in self._items[rows][self._in_train[rows]].tolist()]
 
     def of_similar(self, user_id: str, past: Past, *, limit: int) -> list[Shown]:
         """A similar user's last `limit` training interactions."""
         return self._show(self._train_rows(user_id, past)[-limit:])
 
     def mean_of_target(self, past: Past) -> float | None:
-        """Mean of the target user's training ratings; None where there are none."""
+        """Mean of the target user's training ratings and events; None where there are none."""
+        if self._events_before(past):
+            ratings = [shown.rating for shown, counts in self._of_target(past, len(self._items)) if counts]
+            return sum(ratings) / len(ratings) if ratings else None
         rows = self._rows_of_target(past)
         rows = rows[self._in_train[rows]]
         hidden = [self._item_ids.row(item_id) for item_id in past.hide]
@@ -200,6 +210,16 @@ class Histories:
         counts = np.add.reduceat(self._in_train, self._first, dtype=np.int64)  # every user here has an interaction
         return np.append(counts, 0)[_rows_of(user_ids, self._user_ids)]
 
+    def users(self, prefix: str, limit: int) -> list[str]:
+        """The first ids of users with interactions or events that begin like this."""
+        start = bisect_left(self._user_ids, prefix)
+        of_files = islice(takewhile(lambda user_id: user_id.startswith(prefix), self._ids_from(start)), limit)
+        new = [user_id for user_id in self._events if user_id.startswith(prefix)]
+        return sorted({*of_files, *new})[:limit]
+
+    def _ids_from(self, start: int) -> Iterator[str]:
+        return (self._user_ids[row] for row in range(start, len(self._user_ids)))
+
     def _rows(self, user_id: str | None) -> slice:
         """Where the user's interactions lie."""
         user = self._user_ids.row(user_id)
@@ -216,12 +236,32 @@ class Histories:
         row = rows.start + int(np.searchsorted(self._positions[rows], position))
         if row < rows.stop:
             return int(self._times[row])
-        recent = tuple(self._recent.get(user_id, ()))
-        return next((event.time for event in recent if event.position >= position), None)
+        events = self._events.get(user_id, ())
+        return next((event.time for event in events if event.position >= position), None)
 
-    def _last_time(self, user_id: str, rows: slice) -> int:
-        recent = self._recent.get(user_id)
-        return recent[-1].time if recent else max(self._times[rows][-1:].tolist(), default=NEVER)
+    def _of_target(self, past: Past, room: int) -> list[tuple[Shown, bool]]:
+        """What may be shown of the last `room` rows and all events, each item once, and whether it counts in means."""
+        rows = self._rows_of_target(past)[-room:]
+        times = self._times[rows].tolist() if self.timed else [0] * len(rows)
+        entries = [*zip(times, self._show(rows), self._in_train[rows].tolist(), strict=True)]
+        entries += [(event.time, event.shown, True) for event in self._events_before(past)]
+        latest: dict[str, tuple[Shown, bool]] = {}
+        for _, shown, counts in sorted(entries, key=lambda entry: entry[0]):  # at one moment what arrived last is last
+            if shown.item_id not in past.hide:
+                latest.pop(shown.item_id, None)
+                latest[shown.item_id] = shown, counts
+        return [*latest.values()]
+
+    def _events_before(self, past: Past) -> list[Event]:
+        return [
+            event
+            for event in self._events.get(past.user_id, ())
+            if event.position == INLINE
+            or (
+                (past.moment is None or event.time < past.moment)
+                and (past.position is None or event.position < past.position)
+            )
+        ]
 
     def _rows_of_target(self, past: Past) -> np.ndarray:
         """[H'] rows of the target user's interactions before the request, candidates among them."""
@@ -248,12 +288,6 @@ class Histories:
             Shown(self._item_ids[item], rating)
             for item, rating in zip(self._items[rows].tolist(), self._ratings[rows].tolist(), strict=True)
         ]
-
-    def _forget_oldest(self) -> None:
-        user_id = self._arrivals.popleft()
-        self._recent[user_id].popleft()
-        if not self._recent[user_id]:
-            del self._recent[user_id]
 
 
 def _rows_of(column: pa.ChunkedArray | pa.Array, ids: SortedIds) -> np.ndarray:

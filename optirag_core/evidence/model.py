@@ -53,7 +53,7 @@ class EvidenceModel:
 class PairEvidence:
     """The evidence of pairs as the heads read it."""
 
-    evidence: Evidence  # or `UpdatedEvidence`
+    evidence: Evidence
     model: EvidenceModel
 
     @classmethod

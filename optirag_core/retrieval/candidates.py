@@ -3,7 +3,7 @@
 Shape legend: `U` users, `I` items, `C` users of a chunk, `D` embedding width, `k` candidates.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -91,6 +91,20 @@ class Candidates:
             [] if user_id is None else self._item_ids[items].tolist()
             for user_id, items in zip(user_ids, best, strict=True)
         ]
+
+    def near(self, vector: np.ndarray | None, seen: Collection[str], k: int) -> list[str]:
+        """The k best items of a vector, as `top` ranks them.
+
+        Args:
+            vector: [D] float32 of length 1; None ranks by popularity.
+            seen: items that are left out.
+        """
+        met = [self._item_row[item_id] for item_id in seen if item_id in self._item_row]
+        if vector is None:
+            return self._item_ids[self._most_popular(met, k)].tolist()
+        scores = self._items @ vector  # [I]
+        scores[met] = -np.inf
+        return self._item_ids[self._best(vector, scores, min(k, len(scores) - len(set(met))))].tolist()
 
     def _seen(self, user_id: str | None, as_of: int | None, as_of_position: int | None) -> list[int]:
         if user_id is None:

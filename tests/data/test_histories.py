@@ -243,13 +243,22 @@ def test_a_position_among_events_means_their_moment():
     assert tested.past("b", as_of_position=2).moment is None
 
 
-def test_no_event_reaches_other_users_or_means():
+def test_no_event_reaches_other_users():
     tested = Histories.of(TIMED)
     past = tested.past("b")
     before = tested.of_similar("a", past, limit=15), tested.mean_of_similar("a", past)
     tested.append("a", "new", 5, 40)
     assert (tested.of_similar("a", past, limit=15), tested.mean_of_similar("a", past)) == before
-    assert tested.mean_of_target(tested.past("a")) == 8 / 3
+
+
+def test_means_by_hand_count_events():
+    """Training ratings 5, 1, 2; then new 4 at 40, y again 3 at 50, and t, of the test split, 2 at 60."""
+    tested = Histories.of(TIMED)
+    for item_id, rating, time in (("new", 4, 40), ("y", 3, 50), ("t", 2, 60)):
+        tested.append("a", item_id, rating, time)
+    means = [tested.mean_of_target(tested.past("a", as_of=as_of)) for as_of in (40, 50, 60, None)]
+    assert means == [8 / 3, 12 / 4, 14 / 4, 16 / 5]
+    assert tested.mean_of_target(tested.past("a", hide={"new", "t"})) == 10 / 3
 
 
 def test_without_times_events_come_in_the_order_of_arrival():
@@ -267,30 +276,45 @@ def test_an_event_without_time_is_refused_where_there_are_times():
     assert of_target(tested) == "x y y2 t"
 
 
-def test_of_too_many_events_the_oldest_are_forgotten(monkeypatch):
-    monkeypatch.setattr(histories, "MAX_RECENT", 3)
-    tested = Histories.of(UNTIMED)
-    for number, user in enumerate("abaab"):
-        tested.append(user, f"n{number}", 4, None)
-    assert of_target(tested) == "x y z v t n2 n3"
-    assert of_target(tested, "b") == "x n4"
-
-
-def test_a_forgotten_event_leaves_its_position(monkeypatch):
-    monkeypatch.setattr(histories, "MAX_RECENT", 1)
-    tested = Histories.of(UNTIMED)
-    before = len(of_target(tested).split())
-    tested.append("a", "first", 4, None)
-    tested.append("a", "second", 4, None)
-    assert of_target(tested).split()[-1] == "second"
-    assert "second" not in of_target(tested, as_of_position=before + 1)
-
-
-def test_an_event_older_than_the_users_last_is_refused():
+def test_a_late_event_takes_its_place_by_time():
     tested = Histories.of(TIMED)
-    with pytest.raises(DataError, match="an event of user 'a' at 1 us is older than the user's last, at"):
-        tested.append("a", "new", 5, 1)
-    assert of_target(tested) == "x y y2 t"
+    tested.append("a", "late", 5, 15)
+    tested.append("a", "x", 1, 9)
+    assert of_target(tested) == "x late y y2 t"
+    assert tested.of_target(tested.past("a"), limit=15)[0].rating == 5.0  # the one at 10, not the one at 9
+    assert of_target(tested, as_of=15) == "x"
+    assert of_target(tested, limit=3) == "y y2 t"
+
+
+def test_a_calls_own_entries_come_behind_all_and_stay_in_the_call():
+    for table in (TIMED, UNTIMED):
+        tested = Histories.of(table)
+        before = of_target(tested)
+        tested.append("a", "new", 4, 40)
+        longer = tested.continued("a", [Shown("mine", 4.0), Shown("x", 1.0)])
+        assert of_target(longer) == before.removeprefix("x ") + " new mine x"
+        assert of_target(longer, as_of_position=0) == "mine x"
+        assert of_target(longer, hide={"mine"}, limit=2) == "new x"
+        assert of_target(tested) == before + " new"
+        assert of_target(tested.continued("stranger", [Shown("x", 1.0)]), "stranger") == "x"
+
+
+def test_items_of_training_and_of_events():
+    tested = Histories.of(UNTIMED)
+    position = tested.append("a", "new", 4, None)
+    assert (position, tested.training_items("a"), tested.training_items("nobody")) == (5, ["x", "y"], [])
+    assert ids(tested.events_of(tested.past("a"))) == "new"
+    assert tested.events_of(tested.past("a", as_of_position=5)) == tested.events_of(tested.past("b")) == []
+
+
+def test_users_by_the_beginning_of_their_ids():
+    rows = [(user, "x", 4, "train") for user in ("anna", "anne", "bob", "ana")]
+    tested = Histories.of(interactions(*rows))
+    tested.append("anja", "x", 4, None)
+    assert tested.users("an", 9) == ["ana", "anja", "anna", "anne"]
+    assert tested.users("an", 2) == ["ana", "anja"]
+    assert tested.users("", 9) == ["ana", "anja", "anna", "anne", "bob"]
+    assert tested.users("z", 9) == tested.users("anna ", 9) == []
 
 
 def test_an_item_that_is_rated_again_is_shown_once_as_the_latest():

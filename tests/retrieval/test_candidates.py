@@ -77,6 +77,15 @@ def test_a_position_means_its_moment(found):
     ]  # fmt: skip
 
 
+def test_any_vector_by_hand(found):
+    """2 x + y: i1 6, i3 3, i2 = i4 2, halved by no length."""
+    vector = np.array([2.0, 1.0], np.float32)
+    assert found.near(vector, [], 4) == ["i1", "i3", "i2", "i4"]
+    assert found.near(vector, ["i3", "i9", "i3"], 9) == ["i1", "i2", "i4"]
+    assert found.near(None, ["i3"], 2) == ["i1", "i4"]
+    assert found.near(vector, ["i1", "i2", "i3", "i4"], 2) == found.near(vector, [], 0) == []
+
+
 def test_files_of_the_retriever(tmp_path, found):
     save_vectors(tmp_path, "user", *vectors(USERS))
     save_vectors(tmp_path, "item", *vectors(ITEMS))
@@ -107,3 +116,5 @@ def test_equal_to_brute_force_and_to_one_user_at_a_time(seed, k, coarse, chunk):
         patch.setattr(candidates, "SCORES_PER_CHUNK", chunk)
         assert tested.top(user_ids, k) == expected
     assert [tested.top([user], k)[0] for user in user_ids] == expected
+    met = [[item for other, item, *_ in rows if other == user] for user in user_ids]
+    assert [tested.near(user, seen, k) for user, seen in zip(arrays[0].numpy(), met, strict=True)] == expected
