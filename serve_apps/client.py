@@ -25,7 +25,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from serve_apps import schemas
-from serve_apps.client_errors import KINDS, RETRIED, EndpointError, Invalid, Refused, Unreachable
+from serve_apps.client_errors import KINDS, RETRIED, ClientError, Invalid, Refused, Unreachable
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 8.0
 LOST = (httpx.NetworkError, httpx.TimeoutException, httpx.RemoteProtocolError)
@@ -40,7 +40,7 @@ Model = TypeVar("Model", bound=BaseModel)
 class Client:
     """One service and its open connections; may be used from several threads.
 
-    Every method but `ready` raises an `EndpointError` where there is no answer.
+    Every method but `ready` raises an `ClientError` where there is no answer.
     """
 
     def __init__(
@@ -57,12 +57,12 @@ class Client:
         """
         token = (token or "").strip()  # a file ends in a line break
         if not (token.isascii() and token.isprintable()):
-            raise EndpointError("the token is no ASCII text of one line: give one that `serve_apps.auth new` made")
+            raise ClientError("the token is no ASCII text of one line: give one that `serve_apps.auth new` made")
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
             self._http = httpx.Client(base_url=base_url, headers=headers, timeout=timeout_s)
         except httpx.InvalidURL as error:
-            raise EndpointError(f"base_url is no URL: {error}: give e.g. http://127.0.0.1:8000") from None
+            raise ClientError(f"base_url is no URL: {error}: give e.g. http://127.0.0.1:8000") from None
         self._max_retries, self._max_total_s = max_retries, max_total_s
 
     def __repr__(self) -> str:
@@ -180,7 +180,7 @@ class Client:
         try:
             return answer.model_validate_json(response.content)
         except ValidationError:
-            raise EndpointError(f"{call}: the answer is no {answer.__name__}: is this the service's URL?") from None
+            raise ClientError(f"{call}: the answer is no {answer.__name__}: is this the service's URL?") from None
 
     def _tried(self, call: str, request: httpx.Request) -> httpx.Response:
         """The first answer that another try would not change, or the last one."""

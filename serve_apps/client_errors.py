@@ -1,6 +1,6 @@
 """What a client of the endpoint raises.
 
-EndpointError              a call was not answered, or its answer cannot be read
+ClientError              a call was not answered, or its answer cannot be read
 ├── Unreachable            no connection, or no answer in time, after all tries
 └── Refused                an answer of 4xx or 5xx: `status`, `code`, `fields`
     ├── Unauthorized       401: no token, or none that is valid
@@ -16,15 +16,15 @@ RETRIED = (429, 502, 503, 504)
 """Statuses of a service that is full, or a proxy whose service is away."""
 
 
-class EndpointError(OptiragError):
+class ClientError(OptiragError):
     """A call was not answered, or its answer cannot be read."""
 
 
-class Unreachable(EndpointError):
+class Unreachable(ClientError):
     """No connection, or no answer in time."""
 
 
-class Refused(EndpointError):
+class Refused(ClientError):
     """The service says no, and why."""
 
     def __init__(self, call: str, status: int, code: str, message: str, fields: Sequence[str] = ()) -> None:

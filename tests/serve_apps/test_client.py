@@ -17,7 +17,7 @@ from optirag_core.errors import OptiragError
 from serve_apps import schemas
 from serve_apps.auth import RequireToken, Tokens
 from serve_apps.client import Client, retry_after_s
-from serve_apps.client_errors import Busy, EndpointError, Invalid, Refused, Unauthorized, Unreachable
+from serve_apps.client_errors import Busy, ClientError, Invalid, Refused, Unauthorized, Unreachable
 from serve_apps.errors import answer_errors
 
 from .guarded import HASHES, TOKEN, served
@@ -207,7 +207,7 @@ def test_refusals_come_with_status_code_and_fields(url: str):
         with pytest.raises(Invalid) as refused:
             client.users(limit="many")
         assert (refused.value.status, refused.value.fields) == (422, ("query.limit",))
-        with pytest.raises(EndpointError, match="the answer is no ModelAnswer"):
+        with pytest.raises(ClientError, match="the answer is no ModelAnswer"):
             client.model()
     with (
         scripted([http(404, "<html>")]) as (elsewhere, _),
@@ -276,7 +276,7 @@ def test_a_token_is_text_of_one_line():
         client.users()
     assert f"Bearer {TOKEN}\r\n".encode() in came[0]
     for token in ("a\nb", "tök"):
-        with pytest.raises(EndpointError, match="the token is no ASCII text") as refused:
+        with pytest.raises(ClientError, match="the token is no ASCII text") as refused:
             Client("http://127.0.0.1:1", token)
         assert token not in str(refused.value)
 
