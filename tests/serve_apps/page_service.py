@@ -35,7 +35,7 @@ class PageService:
     histories: dict[str, list[tuple[str, float]]] = field(
         default_factory=lambda: {"anna": [("b20", 5.0), ("b21", 2.0), ("b00", 4.0)], "anton": [("b22", 4.0)]}
     )
-    refusals: list[tuple[int, dict[str, str]]] = field(default_factory=list)  # status, headers: of the next rankings
+    refusals: list[tuple[int, dict[str, str]]] = field(default_factory=list)  # status, headers: of the next posts
     policy: str = "normal"
     event_ids: list[str] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)  # paths
@@ -105,7 +105,7 @@ def page_app(service: PageService) -> FastAPI:
     @app.middleware("http")
     async def planned(request: Request, call_next) -> Response:
         service.asked.append(request.url.path)
-        if service.refusals and request.url.path in ("/v1/rank", "/v1/recommend"):
+        if service.refusals and request.method == "POST":
             status, headers = service.refusals.pop(0)
             return error_response(status, "planned", "as the test asked for", headers=headers)
         return await call_next(request)

@@ -191,9 +191,10 @@ def test_a_busy_service_is_asked_again_in_sight(browser: Browser, url: str, serv
 def test_ratings_in_quick_succession_are_all_stored_in_their_order(
     browser: Browser, url: str, service: PageService
 ) -> None:
-    with visit(browser, url + "#anton") as page:
+    with visit(browser, url + "#anton", refusals=True) as page:
         shown(page)
         titles = order(page)[:5]
+        service.refusals = [(503, {"Retry-After": "1"})]  # of the first: the others wait for it
         page.evaluate("""() => [...document.querySelectorAll(".candidate")].slice(0, 5)
             .forEach((row) => row.querySelector("[data-control=rate-4]").click())""")
         expect(page.locator("#history .title")).to_have_text([*reversed(titles), "The Dispossessed"])
