@@ -17,8 +17,8 @@ class EngineSettings(Section):
     )
     deterministic: bool = Field(
         False,
-        description="one user per row of tokens, so that scores have the same bits whatever else is scored; slower "
-        "(benchmarks/composition.py)",
+        description="one user per row of tokens: the same bits whatever else is scored; large GPUs then have less to do "
+        "at a time",
     )
     compile_layers: bool = Field(False, description="run the LLM's layers through torch.compile; a minute at start-up")
 

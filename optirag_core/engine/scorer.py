@@ -83,7 +83,7 @@ class Scorer:
         self.policy = policy
         used = heads.layers if layers is None else tuple(layers)
         self.exit_layers = () if policy.criterion == "none" else used
-        self._max_tokens, self._max_waits, self._apart = max_tokens_in_flight, max_waits, deterministic
+        self._max_tokens, self._max_waits, self._alone = max_tokens_in_flight, max_waits, deterministic
         self._context = context_length(model.config)
         self._numbers = itertools.count()
         self._forget()
@@ -238,7 +238,7 @@ class Scorer:
 
     def _empty_queues(self) -> DepthQueues:
         return DepthQueues(
-            step_tokens=self._step_tokens, max_tokens=self._max_tokens, max_waits=self._max_waits, apart=self._apart
+            step_tokens=self._step_tokens, max_tokens=self._max_tokens, max_waits=self._max_waits, apart=self._alone
         )
 
     def _scored(self, number: int, group: GroupInFlight) -> ScoredGroup:

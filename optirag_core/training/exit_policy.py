@@ -12,24 +12,17 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Self
 
 import numpy as np
-import torch
-from sklearn.metrics import roc_auc_score
-from torch import Tensor
 
 from optirag_core.config.exits import CalibrationSettings
 from optirag_core.engine.certificate import NORMAL, OVERLOAD, Calibration, Candidate
 from optirag_core.engine.policy import Choice
 from optirag_core.engine.trace import Trace
 from optirag_core.errors import ConfigError, DataError
+from optirag_core.training.exit_losses import PolicyResult, TracedUsers
 from optirag_core.training.learn_then_test import fixed_sequence, p_value, pareto_order, upper_bound
 from optirag_core.training.policy_grid import full_depth, policy_grid
-
-CLIP = 1.0
-"""Nats. Of a user's mean excess loss; what lies beyond counts as this much, and the certificate says so."""
 
 LEARNING_SHARE = 0.3
 """Of the users. Tests want more users than orders do: on simulated traces of 3,000 users the chosen policies cost 0.72
@@ -65,8 +58,8 @@ def calibrate(
     if ranks.max(initial=0) < 1:  # one half of the users would be empty
         return {NORMAL: _uncalibrated(traces, labels, users, settings)}
     num_learning = math.ceil(LEARNING_SHARE * (ranks.max() + 1))
-    learning = _Users.of(traces, labels, ranks, ranks < num_learning)
-    certifying = _Users.of(traces, labels, ranks, ranks >= num_learning)
+    learning = TracedUsers.of(traces, labels, ranks, ranks < num_learning)
+    certifying = TracedUsers.of(traces, labels, ranks, ranks >= num_learning)
     choices = [full_depth(traces[None]), *policy_grid(settings, learning.traces)]
     order = _order([learning.run(choice) for choice in choices])
     results = [certifying.run(choice) for choice in choices]
@@ -94,68 +87,14 @@ def _uncalibrated(
     )  # fmt: skip
 
 
-def log_losses(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """-log p(label) in nats: [R] logits of p(yes), [R] labels -> [R]."""
-    return np.logaddexp(0.0, np.where(labels == 1, -scores, scores))
-
-
-@dataclass(frozen=True)
-class _Result:
-    """One policy on some of the users."""
-
-    losses: np.ndarray  # [U] excess loss of each user in nats, clipped
-    scores: np.ndarray  # [R] logits of p(yes)
-    flops: float
-    mean_exit_layer: float
-
-
-@dataclass(frozen=True)
-class _Users:
-    """Some of the users, in a random order."""
-
-    traces: Mapping[int | None, Trace]
-    labels: np.ndarray  # [R]
-    users: np.ndarray  # [R] the place of each pair's user, 0 ... U-1
-
-    @classmethod
-    def of(cls, traces: Mapping[int | None, Trace], labels: np.ndarray, ranks: np.ndarray, chosen: np.ndarray) -> Self:
-        """
-        Args:
-            ranks: [R] the place of each pair's user among all.
-            chosen: [R] bool.
-        """
-        traces = {frozen: trace.of_pairs(torch.from_numpy(chosen)) for frozen, trace in traces.items()}
-        return cls(traces, labels[chosen], np.unique(ranks[chosen], return_inverse=True)[1])
-
-    def run(self, choice: Choice) -> _Result:
-        policy, layers = choice
-        outcome = self.traces[policy.frozen_prefix_after].outcome(policy, layers)
-        scores = _differences(outcome.logits)
-        excess = log_losses(scores, self.labels) - log_losses(self._full_scores, self.labels)  # [R]
-        means = np.bincount(self.users, excess) / np.bincount(self.users)  # [U]
-        return _Result(
-            np.clip(means, -CLIP, CLIP), scores, outcome.cost.flops, outcome.exit_layers.double().mean().item()
-        )  # fmt: skip
-
-    def auc_difference(self, scores: np.ndarray) -> float | None:
-        """Against full depth; None where only one class is present."""
-        if not 0 < self.labels.sum() < len(self.labels):
-            return None
-        return float(roc_auc_score(self.labels, scores) - roc_auc_score(self.labels, self._full_scores))
-
-    @cached_property
-    def _full_scores(self) -> np.ndarray:
-        return _differences(self.traces[None].final_logits)
-
-
 @dataclass(frozen=True)
 class _Tests:
     """All choices on the users that certify, and the order in which they are tested for any bound."""
 
     choices: Sequence[Choice]  # full depth first
     order: Sequence[int]  # numbers of choices
-    results: Sequence[_Result]
-    users: _Users
+    results: Sequence[PolicyResult]
+    users: TracedUsers
     data: str
 
     def calibration(self, epsilon: float, delta: float) -> Calibration:
@@ -191,13 +130,7 @@ class _Tests:
         )
 
 
-def _differences(logits: Tensor) -> np.ndarray:
-    """[R, 2] -> [R] the logit of p(yes), in float64."""
-    logits = logits.double().numpy()
-    return logits[:, 0] - logits[:, 1]
-
-
-def _order(results: Sequence[_Result]) -> list[int]:
+def _order(results: Sequence[PolicyResult]) -> list[int]:
     """Numbers of the choices to test, from the safest to the cheapest; what saves nothing is not worth a test."""
     cheaper = np.array([number for number, each in enumerate(results) if each.flops < results[0].flops], dtype=int)
     costs = np.array([results[number].flops for number in cheaper])

@@ -12,7 +12,6 @@ from optirag_core.engine.certificate import NORMAL, OVERLOAD, Calibration
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.errors import ConfigError, DataError
 from optirag_core.training.exit_policy import calibrate as calibrate_all
-from optirag_core.training.exit_policy import log_losses
 from optirag_core.training.policy_grid import policy_grid
 from tests.training.traces import LAYERS, imagined_trace
 
@@ -30,12 +29,6 @@ def calibrate(*data, seed: int) -> Calibration:
 def found() -> Calibration:
     trace, labels, users = imagined_trace(2000, pairs=2, noise=0.3, evidence_noise=1.0)
     return calibrate({None: trace}, labels, users, FEW, seed=0)
-
-
-def test_log_losses_by_hand():
-    # p = 3/4 at logit ln 3: -ln(3/4) = 0.287682 where liked, -ln(1/4) = 1.386294 where not.
-    scores = np.log([3.0, 3.0])
-    assert log_losses(scores, np.array([1, 0])) == pytest.approx([0.287682, 1.386294], abs=1e-6)
 
 
 def test_the_last_that_passed_before_a_failure_is_chosen(found):
