@@ -17,7 +17,7 @@ class EngineSettings(Section):
     )
     deterministic: bool = Field(
         False,
-        description="one user per row of tokens: the same bits whatever else is scored; large GPUs then have less to do "
+        description="one user per row of tokens: the same bits whatever else is scored; a GPU then has less to do "
         "at a time",
     )
     compile_layers: bool = Field(False, description="run the LLM's layers through torch.compile; a minute at start-up")
