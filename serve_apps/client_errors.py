@@ -1,11 +1,13 @@
 """What a client of the endpoint raises.
 
-ClientError              a call was not answered, or its answer cannot be read
-├── Unreachable            no connection, or no answer in time, after all tries
-└── Refused                an answer of 4xx or 5xx: `status`, `code`, `fields`
-    ├── Unauthorized       401: no token, or none that is valid
-    ├── Invalid            400, 413, 422: the arguments are wrong, also where they are not even sent
-    └── Busy               429, 502, 503, 504 after all tries
+    ClientError                a call was not answered, or its answer cannot be read
+    ├── Unreachable            no connection, or no answer in time, after all tries
+    └── Refused                an answer of 4xx or 5xx: `status`, `code`, `fields`
+        ├── Unauthorized       401: no token, or none that is valid
+        ├── Invalid            400, 413, 422: the arguments are wrong, also where they are not even sent
+        └── Busy               429, 502, 503, 504 after all tries
+
+No text of theirs holds the token.
 """
 
 from collections.abc import Sequence

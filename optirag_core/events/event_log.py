@@ -50,7 +50,8 @@ class EventLog:
         """Nothing is read yet.
 
         Args:
-            apply: gets the events of one segment after another, each event once, one call at a time.
+            apply: gets the events of one segment after another, each event once, one call at a time. What it cannot
+                use it must skip: where it raises, the log stands still before that segment.
             start: segments before this number are in the data set already: their event_ids count, and nothing else.
         """
         self._storage, self._apply, self._start = storage, apply, start
