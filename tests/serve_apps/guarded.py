@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from serve_apps.auth import RequireToken, Tokens
 from serve_apps.errors import answer_errors
@@ -59,9 +60,11 @@ def guarded_app(seen: Seen | None = None, body_timeout_s: float = 10.0) -> FastA
 
 
 @contextmanager
-def served(app: FastAPI) -> Iterator[int]:
-    """Yields the port of a uvicorn in a thread of this process."""
-    config = uvicorn.Config(app, port=0, log_level="critical", lifespan="off", timeout_graceful_shutdown=1)
+def served(app: ASGIApp, log_level: str = "critical") -> Iterator[int]:
+    """Yields the port of a uvicorn in a thread of this process, without an access log, as in Serve."""
+    config = uvicorn.Config(
+        app, port=0, log_level=log_level, access_log=False, lifespan="off", timeout_graceful_shutdown=1
+    )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
