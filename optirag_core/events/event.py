@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from hashlib import blake2b
 from typing import Any, Self
 
@@ -39,7 +39,7 @@ class UserEvent:
         Raises:
             ValueError: the rating is not finite.
         """
-        return json.dumps({**asdict(self), "rating": float(self.rating)}, allow_nan=False).encode()
+        return json.dumps({**vars(self), "rating": float(self.rating)}, allow_nan=False).encode()
 
     @classmethod
     def from_line(cls, line: bytes) -> Self:

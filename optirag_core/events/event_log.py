@@ -21,8 +21,8 @@ from optirag_core.storage.base import Storage
 READERS = 16
 """Segments that are on their way at once when a log is opened: from a bucket one takes tens of milliseconds."""
 
-READ_AHEAD = 512
-"""Segments asked for at a time while a log is opened."""
+PER_READER = 32
+"""Segments that a thread reads in a row: handing over one at a time takes longer than to read it from a local disk."""
 
 
 class Stored(Enum):
@@ -59,7 +59,8 @@ class EventLog:
         self._known: dict[bytes, bytes] = {}  # key of an event -> digest
         self._turn = threading.Lock()  # whoever holds it reads or writes the log
         self._waiting: list[_Append] = []
-        self._queue = threading.Lock()
+        self._queue = threading.Condition()  # of the calls that wait; one of them writes for all
+        self._writing = False
 
     @property
     def position(self) -> int:
@@ -91,21 +92,22 @@ class EventLog:
         mine = _Append(events)
         with self._queue:
             self._waiting.append(mine)
-        with self._turn:
+            self._queue.wait_for(lambda: mine.done or not self._writing)
             if not mine.done:
-                self._commit()
+                self._writing, group, self._waiting = True, self._waiting, []
+        if not mine.done:
+            self._commit(group)
         if mine.error:
             raise mine.error
         return mine.outcomes
 
-    def _commit(self) -> None:
-        """Write all that wait, as one segment."""
-        with self._queue:
-            group, self._waiting = self._waiting, []
+    def _commit(self, group: Sequence[_Append]) -> None:
+        """Write the events of several calls as one segment."""
         try:
-            if not self._opened:
-                self._read()
-            outcomes = iter(self._store([event for call in group for event in call.events]))
+            with self._turn:
+                if not self._opened:
+                    self._read()
+                outcomes = iter(self._store([event for call in group for event in call.events]))
             for call in group:
                 call.outcomes = [next(outcomes) for _ in call.events]
         except BaseException as error:
@@ -113,8 +115,11 @@ class EventLog:
                 call.error = error
             raise
         finally:
-            for call in group:
-                call.done = True
+            with self._queue:
+                for call in group:
+                    call.done = True
+                self._writing = False
+                self._queue.notify_all()
 
     def _store(self, events: Sequence[UserEvent]) -> list[Stored]:
         while True:
@@ -161,10 +166,17 @@ class EventLog:
         self._opened = True
 
     def _fetched(self, first: int, end: int) -> Iterator[bytes]:
+        """Contents of segments, in order; no more than `READERS * PER_READER` are held."""
+        numbers = range(first, end)
         with ThreadPoolExecutor(READERS) as readers:
-            for start in range(first, end, READ_AHEAD):
-                numbers = range(start, min(start + READ_AHEAD, end))
-                yield from readers.map(self._storage.read, map(segment_file, numbers))
+            for start in range(0, len(numbers), READERS * PER_READER):
+                ahead = numbers[start : start + READERS * PER_READER]
+                parts = [ahead[at : at + PER_READER] for at in range(0, len(ahead), PER_READER)]
+                for contents in readers.map(self._contents, parts):
+                    yield from contents
+
+    def _contents(self, numbers: Sequence[int]) -> list[bytes]:
+        return [self._storage.read(segment_file(number)) for number in numbers]
 
     def _take(self, events: Sequence[UserEvent]) -> None:
         """Apply the segment at the log's position."""
