@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 RUN = $(VENV)/bin/python
 
-.PHONY: setup smollm2 minilm demo test test-thorough lint
+.PHONY: setup smollm2 minilm demo serve test test-thorough lint
 
 setup: $(VENV)/.installed
 
@@ -24,6 +24,10 @@ minilm: setup
 
 demo: setup
 	$(RUN) -m ray_jobs.pipeline --config ray_jobs/configs/demo.yaml
+
+# On the demo's artifacts; prints the page's address and a token.
+serve: setup
+	$(RUN) -m serve_apps --config ray_jobs/configs/demo.yaml
 
 test: setup
 	$(RUN) -m ruff check .

@@ -30,7 +30,8 @@ LOOK_S = 1.0
 MAX_HEADER = 4096
 """Bytes of an Authorization header; a token of `new` has 43."""
 MAX_FILE = 1 << 20
-CHALLENGE = 'Basic realm="optirag", Bearer'
+CHALLENGE = 'Basic realm="optirag", Bearer realm="optirag"'
+"""Both with a realm: browsers do not ask for the password where the second has none."""
 
 _LINE = re.compile(r"(\S{1,100})[ \t]+([0-9a-fA-F]{64})")
 log = logging.getLogger(__name__)

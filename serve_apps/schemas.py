@@ -12,8 +12,8 @@ MAX_ID = 256
 """Characters of an id."""
 
 Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID, pattern=r"^[^\x00-\x1f\x7f]+$")]
-Rating = Annotated[float, Field(ge=-1e6, le=1e6)]
-TopK = Annotated[int, Field(ge=1, le=MAX_TOP_K)]
+Rating = Annotated[float, Field(ge=-1e6, le=1e6, strict=True)]
+TopK = Annotated[int, Field(ge=1, le=MAX_TOP_K, strict=True)]
 
 
 class Body(BaseModel):
@@ -41,7 +41,7 @@ class UserRequest(Body):
 
     user_id: Id = Field(description="any; of an unknown user the inline history is all that is known")
     as_of: AwareDatetime | None = Field(None, description="nothing at or after it is used; only for data with times")
-    as_of_position: Annotated[int, Field(ge=0, lt=2**31)] | None = Field(
+    as_of_position: Annotated[int, Field(ge=0, lt=2**31, strict=True)] | None = Field(
         None, description="nothing of the user from this place of the user's own order on is used"
     )
     history: list[HistoryEntry] = Field(
@@ -53,7 +53,9 @@ class ScoreRequest(UserRequest):
     """Candidates of one user."""
 
     item_ids: list[Id] = Field(min_length=1, max_length=MAX_ITEMS)
-    explain: bool = Field(False, description="say of every item what `GET /v1/explain` says; runs all layers")
+    explain: bool = Field(
+        False, strict=True, description="say of every item what `GET /v1/explain` says; runs all layers"
+    )
 
 
 class RankRequest(ScoreRequest):
@@ -67,7 +69,7 @@ class RecommendRequest(UserRequest):
 
     top_k: TopK = 10
     num_candidates: TopK = Field(50, description="items of the retriever that the LLM scores")
-    explain: bool = False
+    explain: bool = Field(False, strict=True)
 
     @model_validator(mode="after")
     def _enough_candidates(self) -> "RecommendRequest":

@@ -217,9 +217,6 @@ def test_motion_is_reduced_where_that_is_asked(browser: Browser, url: str, servi
     assert moves["reduce"] == 0 < moves["no-preference"]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="Chromium takes 'Basic ..., Bearer' in one header for malformed: auth.CHALLENGE has to change"
-)
 def test_the_browsers_own_credentials_open_everything(browser: Browser) -> None:
     app = RequireToken(page_app(PageService()), Tokens(hashes=HASHES))
     with (

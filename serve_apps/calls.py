@@ -1,0 +1,61 @@
+"""What the endpoint's processes say to each other: plain values, of which each is pickled once on its way."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from optirag_core.engine.groups import PairScore, UserGroup
+from optirag_core.inference.explain import Explanation
+from optirag_core.prompting.assembly import Reject, Request
+
+
+@dataclass(frozen=True)
+class Call:
+    """Candidates of one user, or a number of them to be found."""
+
+    request: Request  # without item_ids where candidates are asked for
+    position: int = 0  # of the event log: what lies before it counts
+    num_candidates: int = 0
+    explain: bool = False
+
+
+@dataclass(frozen=True)
+class Context:
+    """A call's prompts, and what its answer says beside the scores."""
+
+    group: UserGroup | None  # None: no item can be scored
+    user_id: str
+    asked: Sequence[str]  # as they were asked, or found
+    candidates: Sequence[str]  # of the group's suffixes
+    rejects: Sequence[Reject]
+    titles: Mapping[str, str]  # of the known items
+    cold_start: bool
+    similarities: Sequence[float]
+    num_similar_users: int = 0  # shown
+    dropped_entries: int = 0
+    dropped_users: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a scorer gives."""
+
+    context: Context  # without its group's tokens
+    scores: Sequence[PairScore]  # of the candidates
+    explanations: Sequence[Explanation] | None
+    prefix_tokens: int
+    suffix_tokens: int
+    policy: str
+    model_version: str
+    queue_s: float
+    engine_s: float
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A call that was not answered, and why."""
+
+    status: int
+    code: str
+    message: str
+    retry_after_s: int | None = None
