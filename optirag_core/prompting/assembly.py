@@ -42,6 +42,15 @@ class Neighbours(Protocol):
 
 
 @dataclass(frozen=True)
+class HistoryEntry:
+    """An interaction that only the request tells of."""
+
+    item_id: str
+    rating: float
+    time: int | None = None  # microseconds since 1970, UTC; None: before the moment that is asked about
+
+
+@dataclass(frozen=True)
 class Request:
     """One user's candidates."""
 
@@ -49,6 +58,7 @@ class Request:
     item_ids: Sequence[str | None] | None  # null as a whole: no pairs
     as_of: int | None = None  # microseconds since 1970, UTC
     as_of_position: int | None = None
+    history: Sequence[HistoryEntry] = ()  # oldest first, behind what is known; read by `inference.online`
 
 
 @dataclass(frozen=True)
@@ -69,6 +79,7 @@ class Assembled:
     rejects: Sequence[Reject]
     similar_users: Sequence[Neighbour]  # most similar first, as retrieved
     cold_start: bool
+    num_unknown_entries: int = 0  # of the request's history, left out as their items are not in the items table
 
 
 class PromptAssembler:
