@@ -1,7 +1,7 @@
 """What one call needs, on the batch job's artifacts and with what has happened since: the events, and its own history.
 
     event -> history of its user, evidence of everybody, vector of its user (folded in, nothing is trained)
-    call  -> the batch job's assembler on these, for one request
+    call  -> the batch job's assembler on these (`known`), for one request
 
 A call without events and history gets exactly the batch job's prompt. What may be known at its moment:
 
@@ -26,19 +26,20 @@ from transformers import PreTrainedTokenizerBase
 from optirag_core.artifacts import Artifact
 from optirag_core.config.data import PromptSettings
 from optirag_core.config.settings import Settings
-from optirag_core.data.histories import Histories, Past, Shown
+from optirag_core.data.histories import Histories, Shown
 from optirag_core.data.mapped import SortedIds, open_mapped
 from optirag_core.data.rows import Rows
 from optirag_core.errors import ArtifactMismatch
 from optirag_core.events.event import UserEvent
 from optirag_core.evidence.model import EvidenceModel, PairEvidence
-from optirag_core.evidence.updated import Rated, UpdatedEvidence
+from optirag_core.evidence.updated import UpdatedEvidence
+from optirag_core.inference.known import Known
 from optirag_core.inference.opening import Artifacts
 from optirag_core.prompting.assembly import Assembled, HistoryEntry, PromptAssembler, Request
 from optirag_core.prompting.builder import PromptBuilder
 from optirag_core.retrieval.candidates import ALL, Candidates
 from optirag_core.retrieval.fold_in import FoldIn
-from optirag_core.retrieval.index import Neighbour, UserIndex
+from optirag_core.retrieval.index import UserIndex
 from optirag_core.retrieval.updated_index import UpdatedIndex
 from optirag_core.retrieval.vectors import load_fold_in, load_vectors
 
@@ -55,49 +56,20 @@ class KnownUser:
     cold_start: bool
 
 
-@dataclass(frozen=True)
-class _Known:
-    """Everything that follows events."""
-
-    histories: Histories
-    evidence: UpdatedEvidence
-    index: UpdatedIndex
-
-
-@dataclass(frozen=True)
-class _Asking:
-    """The similar users of one call's user: what the assembler asks for."""
-
-    index: UpdatedIndex
-    vector: np.ndarray | None  # [D]; None: a cold start
-    updated: bool
-
-    def __contains__(self, user_id: str | None) -> bool:
-        return self.vector is not None
-
-    def similar_batch(self, user_ids: Sequence[str | None], k: int) -> list[list[Neighbour]]:
-        if self.vector is None:
-            return [[] for _ in user_ids]
-        return [self.index.similar_to(self.vector, k, without=user_id, updated=self.updated) for user_id in user_ids]
-
-
 class OnlineContexts:
     """Contexts of calls; `apply` may run in one thread while another one asks."""
 
     def __init__(
-        self, known: _Known, users: Rows, builder: PromptBuilder, model: EvidenceModel, candidates: Candidates,
-        fold_in: FoldIn | None, items: pa.RecordBatch, settings: PromptSettings, like_threshold: float,
+        self, known: Known, users: Rows, builder: PromptBuilder, model: EvidenceModel, candidates: Candidates,
+        items: pa.RecordBatch, settings: PromptSettings,
     ) -> None:  # fmt: skip
         """
         Args:
             known: without events.
-            fold_in: None where vectors cannot be made without training: every user keeps the trained one.
             items: item_id, ascending, and title.
-            like_threshold: a rating above it counts as liked.
         """
         self._known, self._users, self._builder, self._model = known, users, builder, model
-        self._candidates, self._fold_in, self._settings = candidates, fold_in, settings
-        self._like_threshold = np.float32(like_threshold)
+        self._candidates, self._settings = candidates, settings
         self._item_ids, self._titles = SortedIds(items["item_id"]), items["title"]
         self._popularity = known.histories.popularity(items["item_id"])  # [I]
         self._lock = Lock()
@@ -113,17 +85,17 @@ class OnlineContexts:
         histories, evidence = Histories.open(dataset.path), artifacts["evidence"].path
         index = UserIndex.load(retriever.path, artifacts["index"].path)
         item_vectors = load_vectors(retriever.path, "item")
+        fold_in = _open_fold_in(retriever, item_vectors[0])
+        like_threshold = np.float32(dataset.manifest["config"]["dataset"]["like_threshold"])
         prompt = settings.prompt
         return cls(
-            _Known(histories, UpdatedEvidence.open(evidence), UpdatedIndex(index)),
+            Known(histories, UpdatedEvidence.open(evidence), UpdatedIndex(index), fold_in, like_threshold),
             Rows.open(dataset.path, "user"),
             PromptBuilder(prompt, tokenizer, Rows.open(dataset.path, "item"), evidence=settings.evidence.prompt),
             EvidenceModel.open(evidence),
             Candidates(index.user_ids.array, index.embeddings, *item_vectors, histories),
-            _open_fold_in(retriever, item_vectors[0]),
             open_mapped(dataset.path / "items.arrow"),
             prompt,
-            dataset.manifest["config"]["dataset"]["like_threshold"],
         )
 
     def apply(self, events: Sequence[UserEvent]) -> None:
@@ -132,23 +104,23 @@ class OnlineContexts:
         An event of an item that the data set lacks, or without the time that all of its interactions have, says nothing
         to these artifacts and is passed over.
         """
+        timed = self._known.histories.timed
+        usable = [event for event in events if self.knows_item(event.item_id) and (event.time is not None or not timed)]
         with self._lock:
-            usable = [event for event in events if self._is_usable(event)]
             for event in usable:
-                self._count(event)
+                self._known.count(event)
             for user_id in {event.user_id for event in usable}:
-                past = self._known.histories.past(user_id)
-                if (vector := self._folded(self._known.histories, past)) is not None:
-                    self._known.index.put(user_id, vector)
+                self._known.fold(user_id)
         if len(usable) < len(events):
             log.warning("%d of %d events do not fit this data set", len(events) - len(usable), len(events))
 
     def assemble(self, request: Request) -> Assembled:
         """What the batch job would give for this request, had it known what is known now."""
+        entries = self._entries(request)
         with self._lock:
-            known, entries = self._with_history(request)
+            known = self._known.with_entries(request, entries)
             assembler = PromptAssembler(
-                known.histories, self._users, self._asking(request, known), self._builder, self._settings,
+                known.histories, self._users, known.asking(request), self._builder, self._settings,
                 num_similar_users=self._settings.num_similar_users,
                 evidence=PairEvidence(known.evidence, self._model),
             )  # fmt: skip
@@ -162,17 +134,16 @@ class OnlineContexts:
             number: the most to return; fewer where fewer items are left.
         """
         with self._lock:
-            known, _ = self._with_history(request)
-            seen = [shown.item_id for shown in known.histories.of_target(_past(request, known.histories), limit=ALL)]
-            return self._candidates.near(self._asking(request, known).vector, seen, number)
+            known = self._known.with_entries(request, self._entries(request))
+            seen = [shown.item_id for shown in known.histories.of_target(known.past(request), limit=ALL)]
+            return self._candidates.near(known.asking(request).vector, seen, number)
 
     def user(self, user_id: str) -> KnownUser:
         """What a prompt would show of a user now; of an unknown one nothing."""
         request = Request(user_id, ())
         with self._lock:
-            histories = self._known.histories
-            history = histories.of_target(histories.past(user_id), limit=self._settings.max_history)
-            asking = self._asking(request, self._known)
+            history = self._known.histories.of_target(self._known.past(request), limit=self._settings.max_history)
+            asking = self._known.asking(request)
             [similar] = asking.similar_batch([user_id], self._settings.num_similar_users)
         titles = [self.title(shown.item_id) for shown in history]
         return KnownUser(history, titles, [neighbour.similarity for neighbour in similar], asking.vector is None)
@@ -196,52 +167,9 @@ class OnlineContexts:
         """Of an item that is known."""
         return self._titles[self._item_ids.row(item_id)].as_py()
 
-    def _is_usable(self, event: UserEvent) -> bool:
-        return self.knows_item(event.item_id) and (event.time is not None or not self._known.histories.timed)
-
-    def _count(self, event: UserEvent) -> None:
-        histories = self._known.histories
-        position = histories.append(event.user_id, event.item_id, event.rating, event.time)
-        order = event.time if histories.timed else position
-        self._known.evidence.add(self._rated(event.user_id, event, order))
-
-    def _rated(self, user_id: str, entry: UserEvent | HistoryEntry, order: int) -> Rated:
-        liked = np.float32(entry.rating) > self._like_threshold
-        return Rated(user_id, entry.item_id, entry.rating, int(liked), order)
-
-    def _with_history(self, request: Request) -> tuple[_Known, Sequence[HistoryEntry]]:
-        """What is known with the entries that the request tells of, and those of them whose items are known."""
-        entries = [entry for entry in request.history if self.knows_item(entry.item_id)]
-        known = self._known
-        if not entries:
-            return known, entries
-        past = _past(request, known.histories)
-        before = [entry for entry in entries if None in (entry.time, past.moment) or entry.time < past.moment]
-        moment = past.moment if known.histories.timed else past.position
-        rated = [self._rated(request.user_id, entry, 0) for entry in before]
-        shown = [Shown(entry.item_id, float(entry.rating)) for entry in before]
-        histories = known.histories.continued(request.user_id, shown)
-        return replace(known, histories=histories, evidence=known.evidence.continued(rated, moment)), entries
-
-    def _asking(self, request: Request, known: _Known) -> _Asking:
-        now = request.as_of is None and request.as_of_position is None
-        if now and known is self._known:
-            return _Asking(known.index, known.index.vector(request.user_id), updated=True)
-        vector = self._folded(known.histories, _past(request, known.histories))
-        trained = known.index.trained(request.user_id)
-        return _Asking(known.index, trained if vector is None else vector, updated=now)
-
-    def _folded(self, histories: Histories, past: Past) -> np.ndarray | None:
-        """The user's vector with all events of this past; None where they say nothing that training has not seen."""
-        trained = histories.training_items(past.user_id) if self._fold_in else []
-        new = {shown.item_id for shown in histories.events_of(past)}.difference(trained)
-        if self._fold_in is None or self._fold_in.vector(new) is None:
-            return None
-        return self._fold_in.vector({*trained, *new})
-
-
-def _past(request: Request, histories: Histories) -> Past:
-    return histories.past(request.user_id, as_of=request.as_of, as_of_position=request.as_of_position)
+    def _entries(self, request: Request) -> list[HistoryEntry]:
+        """Those of the request's history whose items are known."""
+        return [entry for entry in request.history if self.knows_item(entry.item_id)]
 
 
 def _open_fold_in(retriever: Artifact, item_ids: pa.LargeStringArray) -> FoldIn | None:
