@@ -4,7 +4,7 @@ An item that a user rates again counts once, as the latest rating: the event add
 """
 
 from collections import ChainMap
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -51,19 +51,20 @@ class UpdatedEvidence(Evidence):
         self._new_users: MutableMapping[str, int] = {}  # rows behind those of the files
         self._layers = (self._layer(),)
 
-    def add(self, event: Rated) -> None:
-        """Count an event; one that is older than what is known of the same user and item counts nothing."""
-        asked = self._of(event)
-        [key] = own_keys(asked, len(self._items)).tolist()
+    def add(self, events: Sequence[Rated]) -> None:
+        """Count events; one that is older than what is known of the same user and item counts nothing."""
+        asked = self._of(events)
+        known = self._in_files(asked, None)  # [3, N]
+        earlier = self._in_files(asked, asked.before + 1)[COUNT]  # [N] not later than the event
         [layer] = self._layers
-        if event.order < layer.latest.get(key, ALWAYS) or self._in_files(asked, event.order + 1) < self._in_files(
-            asked
-        ):
-            return
-        layer.latest[key] = event.order
-        self._count(asked, event, np.array([NEVER]))
+        for place, (event, keys) in enumerate(zip(events, self._keys_of(asked), strict=True)):
+            own = keys[OWN][0]
+            if event.order < layer.latest.get(own, ALWAYS) or earlier[place] < known[COUNT, place]:
+                continue
+            layer.latest[own] = event.order
+            _count(layer, keys, event, known[:, place], layer.counts[OWN].sum(own), event.order)
 
-    def continued(self, events: list[Rated], moment: int | None) -> Self:
+    def continued(self, events: Sequence[Rated], moment: int | None) -> Self:
         """The same evidence with events of a single call, oldest first: they count at its moment, whatever their order.
 
         Args:
@@ -72,8 +73,14 @@ class UpdatedEvidence(Evidence):
         longer = copy(self)
         longer._new_users = ChainMap({}, self._new_users)
         longer._layers = (*self._layers, self._layer())
-        for event in events:
-            longer._count(longer._of(event), event, np.array([NEVER if moment is None else moment]), ALWAYS)
+        asked = longer._of(events)
+        before = None if moment is None else np.full(len(events), moment)
+        known = longer._in_files(asked, before)
+        of_events, new = longer._layers
+        for place, (event, keys) in enumerate(zip(events, longer._keys_of(asked), strict=True)):
+            own = keys[OWN][0]
+            so_far = np.add(of_events.counts[OWN].sum(own, moment), new.counts[OWN].sum(own))
+            _count(new, keys, event, known[:, place], so_far, ALWAYS)
         return longer
 
     def sums(self, pairs: pa.Table) -> list[np.ndarray]:
@@ -93,34 +100,45 @@ class UpdatedEvidence(Evidence):
     def _moments(self, pairs: pa.Table) -> np.ndarray:
         return pc.fill_null(pairs["as_of"].cast(pa.int64()), NEVER).to_numpy()
 
-    def _of(self, event: Rated) -> Asked:
-        user = self._users.row(event.user_id)
-        if user < 0:
-            user = self._new_users.setdefault(event.user_id, len(self._users) + len(self._new_users))
-        return Asked(np.array([user]), np.array([self._items.row(event.item_id)]), np.array([event.order]))
+    def _of(self, events: Sequence[Rated]) -> Asked:
+        """The events' pairs; new users get a row behind those of the files."""
+        users = []
+        for event in events:
+            user = self._users.row(event.user_id)
+            if user < 0:
+                user = self._new_users.setdefault(event.user_id, len(self._users) + len(self._new_users))
+            users.append(user)
+        items, orders = [self._items.row(event.item_id) for event in events], [event.order for event in events]
+        return Asked(*(np.array(column, np.int64) for column in (users, items, orders)))
 
-    def _count(self, asked: Asked, event: Rated, before: np.ndarray, order: int | None = None) -> None:
-        """Add to the newest layer what the event says more than is known before a moment of the same pair.
+    def _in_files(self, asked: Asked, before: np.ndarray | None) -> np.ndarray:
+        """[3, N] of the files' rows of exactly these pairs: at most one each."""
+        if before is not None and self.timed:
+            before = np.searchsorted(self._times, before)
+        return self._counts[OWN].sums(own_keys(asked, len(self._items)), before)
 
-        Args:
-            order: instead of the event's.
-        """
-        order = event.order if order is None else order
-        known = self._in_files_sums(asked, before)
-        for layer in self._layers:
-            known = known + layer.counts[OWN].sums(own_keys(asked, len(self._items)), before)
-        amounts = tuple((np.array([1.0, event.label, np.float32(event.rating)]) - known[:, 0]).tolist())
-        counts = self._layers[-1].counts
-        for everybody, user, keys in zip(counts[::2], counts[1::2], self.keys(asked), strict=True):
-            for counted, of in ((everybody, keys.everybody), (user, keys.user)):
-                for key in of.tolist():
-                    counted.add(key, order, amounts)
+    def _keys_of(self, asked: Asked) -> list[list[list[int]]]:
+        """[N] of each pair the keys of all counts."""
+        found = [[[] for _ in self._counts] for _ in asked.user]
+        for number, keys in enumerate(self.keys(asked)):
+            pairs = range(len(asked.user)) if keys.pair is None else keys.pair.tolist()
+            for pair, everybody, user in zip(pairs, keys.everybody.tolist(), keys.user.tolist(), strict=True):
+                found[pair][2 * number].append(everybody)
+                found[pair][2 * number + 1].append(user)
+        return found
 
-    def _in_files(self, asked: Asked, before: int = NEVER) -> float:
-        """Rows of exactly this pair in the files."""
-        return self._in_files_sums(asked, np.array([before]))[COUNT, 0]
 
-    def _in_files_sums(self, asked: Asked, before: np.ndarray) -> np.ndarray:
-        """[3, 1]"""
-        orders = np.searchsorted(self._times, before) if self.timed else np.minimum(before, np.iinfo(np.int32).max)
-        return self._counts[OWN].sums(own_keys(asked, len(self._items)), orders)
+def _count(
+    layer: _Layer,
+    keys: Sequence[Sequence[int]],
+    event: Rated,
+    in_files: np.ndarray,
+    so_far: Sequence[float],
+    order: int,
+) -> None:
+    """Add from an order on what the event says more than the files and earlier events of the same pair."""
+    said = np.array([1.0, event.label, np.float32(event.rating)])
+    amounts = tuple((said - in_files - so_far).tolist())
+    for counts, of in zip(layer.counts, keys, strict=True):
+        for key in of:
+            counts.add(key, order, amounts)

@@ -50,16 +50,17 @@ class Known:
         """What the request may know."""
         return self.histories.past(request.user_id, as_of=request.as_of, as_of_position=request.as_of_position)
 
-    def count(self, event: UserEvent) -> None:
-        """Take in an event of an item that is known; it has a time where all interactions have one."""
-        position = self.histories.append(event.user_id, event.item_id, event.rating, event.time)
-        order = event.time if self.histories.timed else position
-        self.evidence.add(self._rated(event.user_id, event, order))
-
-    def fold(self, user_id: str) -> None:
-        """Make the user's vector anew, for the user and for all others."""
-        if (vector := self._folded(self.histories.past(user_id))) is not None:
-            self.index.put(user_id, vector)
+    def take_in(self, events: Sequence[UserEvent]) -> None:
+        """Events of items that are known; each has a time where all interactions have one."""
+        append, timed = self.histories.append, self.histories.timed
+        positions = [append(event.user_id, event.item_id, event.rating, event.time) for event in events]
+        orders = [event.time for event in events] if timed else positions
+        self.evidence.add(
+            [self._rated(event.user_id, event, order) for event, order in zip(events, orders, strict=True)]
+        )
+        for user_id in {event.user_id for event in events}:
+            if (vector := self._folded(self.histories.past(user_id))) is not None:
+                self.index.put(user_id, vector)
 
     def with_entries(self, request: Request, entries: Sequence[HistoryEntry]) -> Self:
         """What is known to a request that tells of these entries of its own; nothing is changed here.

@@ -45,6 +45,9 @@ from optirag_core.retrieval.vectors import load_fold_in, load_vectors
 
 log = logging.getLogger(__name__)
 
+EVENTS_AT_ONCE = 100
+"""Taken in while calls wait."""
+
 
 @dataclass(frozen=True)
 class KnownUser:
@@ -106,11 +109,9 @@ class OnlineContexts:
         """
         timed = self._known.histories.timed
         usable = [event for event in events if self.knows_item(event.item_id) and (event.time is not None or not timed)]
-        with self._lock:
-            for event in usable:
-                self._known.count(event)
-            for user_id in {event.user_id for event in usable}:
-                self._known.fold(user_id)
+        for start in range(0, len(usable), EVENTS_AT_ONCE):
+            with self._lock:
+                self._known.take_in(usable[start : start + EVENTS_AT_ONCE])
         if len(usable) < len(events):
             log.warning("%d of %d events do not fit this data set", len(events) - len(usable), len(events))
 

@@ -5,7 +5,7 @@ Shape legend: `R` users of the index with a new vector, `D` embedding width, `k`
 
 import numpy as np
 
-from optirag_core.retrieval.index import Neighbour, UserIndex
+from optirag_core.retrieval.index import SPARE_CANDIDATES, Neighbour, UserIndex
 
 CAPACITY = 64
 """Vectors that there is room for at first; doubled when it is full."""
@@ -67,9 +67,18 @@ class UpdatedIndex:
         rows = self._index.rows_near(vector, k, without=place)  # [c]
         vectors = self._index.embeddings.numpy()[rows]  # [c, D]
         if place:
-            rows = np.concatenate([rows, self._rows[: len(place)]])  # [c] -> [c + R]
-            vectors = np.concatenate([vectors, self._new[: len(place)]])
-        similarities = np.einsum("qd,qcd->qc", vector[None], vectors[None], dtype=np.float64)[0]  # [c + R]
+            near = self._nearest_new(vector, k)
+            rows = np.concatenate([rows, self._rows[near]])  # [c] -> [c + c']
+            vectors = np.concatenate([vectors, self._new[near]])
+        similarities = np.einsum("qd,qcd->qc", vector[None], vectors[None], dtype=np.float64)[0]  # [c + c']
         similarities[rows == own] = -np.inf
         best = [each for each in np.lexsort((rows, -similarities))[:k] if rows[each] != own]
         return [Neighbour(self._index.user_ids[int(rows[each])], float(similarities[each])) for each in best]
+
+    def _nearest_new(self, vector: np.ndarray, k: int) -> np.ndarray:
+        """[c'] places of new vectors, so many that rounding pushes none of the k nearest over the edge."""
+        similarities = self._new[: len(self._place)] @ vector  # [R]
+        wanted = k + 1 + SPARE_CANDIDATES
+        if len(similarities) <= wanted:
+            return np.arange(len(similarities))
+        return np.argpartition(-similarities, wanted)[:wanted]

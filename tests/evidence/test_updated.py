@@ -58,14 +58,19 @@ def latest(rows, pair, timed):
 
 
 @settings(max_examples=200, deadline=None)
-@given(rows=ROWS, events=st.lists(EVENT, max_size=8), pairs=st.lists(PAIR, max_size=5), timed=st.booleans())
-def test_equals_the_slow_loop_over_rows_and_events(rows, events, pairs, timed):
+@given(
+    rows=ROWS, events=st.lists(EVENT, max_size=8), split=st.integers(0, 8), pairs=st.lists(PAIR, max_size=5),
+    timed=st.booleans(),
+)  # fmt: skip
+def test_equals_the_slow_loop_over_rows_and_events(rows, events, split, pairs, timed):
     table = table_of(rows, timed=timed)
     timed = timed or not rows
     tested = UpdatedEvidence.of(table, BOOKS, ["author"])
-    together = as_rows(table.to_pylist(), events, timed)
+    together, came = as_rows(table.to_pylist(), events, timed), []
     for (user, item, rating, day), row in zip(events, together[len(rows) :], strict=True):
-        tested.add(rated(user, item, rating, order_of(day) if timed else row["position"]))
+        came.append(rated(user, item, rating, order_of(day) if timed else row["position"]))
+    for part in (came[:split], came[split:]):
+        tested.add(part)
     pairs = asked(*((user, item, *((day, None) if timed else (None, place))) for user, item, day, place in pairs))
     slow = [slow_features(latest(together, pair, timed), [AUTHORS], pair, timed) for pair in pairs.to_pylist()]
     assert tested.features(pairs) == pytest.approx(np.array(slow).reshape(-1, 12), abs=1e-5)
@@ -82,7 +87,7 @@ def test_a_calls_own_entries_count_behind_what_it_knows(rows, events, inline, it
     tested = UpdatedEvidence.of(table, BOOKS, ["author"])
     together = as_rows(table.to_pylist(), events, timed)
     for (user, other, rating, day), row in zip(events, together[len(rows) :], strict=True):
-        tested.add(rated(user, other, rating, order_of(day) if timed else row["position"]))
+        tested.add([rated(user, other, rating, order_of(day) if timed else row["position"])])
     pairs = asked(("a", item, *((moment, None) if timed else (None, moment))))
     before = tested.features(pairs)
     order = None if moment is None else order_of(moment) if timed else moment
@@ -106,7 +111,7 @@ def test_by_hand():
     """n, unknown before, reads w and x, then changes the mind about w: x has 1 + 1 rows, the author Eco 3 + 2."""
     tested = UpdatedEvidence.of(table_of(READ, timed=True), BOOKS, ["author"])
     for item, rating, day in (("w", 9, 7), ("x", 3, 8), ("w", 1, 9)):
-        tested.add(rated("n", item, rating, order_of(day)))
+        tested.add([rated("n", item, rating, order_of(day))])
     named = by_name(tested, tested.features(asked(("b", "x", None, None)))[0])
     assert named["item: count"] == pytest.approx(log1p(2))
     assert named["author: count"] == pytest.approx(log1p(5))
@@ -128,7 +133,7 @@ def test_without_events_the_same_bits(tmp_path, timed):
 def test_a_planted_event_tells_nothing_of_its_own_pair_nor_of_what_was_before_it(timed):
     honest = UpdatedEvidence.of(table_of(READ, timed=timed), BOOKS, ["author"])
     planted = UpdatedEvidence.of(table_of(READ, timed=timed), BOOKS, ["author"])
-    planted.add(rated("a", "z", 1, order_of(7) if timed else 3))
+    planted.add([rated("a", "z", 1, order_of(7) if timed else 3)])
     own = asked(("a", "z", None, None), *([("a", "w", 7, None)] if timed else [("a", "w", None, 3)]))
     assert planted.features(own).tolist() == honest.features(own).tolist()
     other = asked(("a", "w", None, None))
