@@ -18,7 +18,7 @@ VALUES = (
 
 WHOLE = (
     b"", b" ", b"null", b"[]", b"{", b"{}{}", b'"', b"\x00", b"\xff\xfe", b"\xef\xbb\xbf{}", b"{" * 100_000,
-    b'{"a":' * 100_000, b"[" * 500_000, b'{"user_id":"u"}'.decode().encode("utf-16"), b'"' + b"\\" * 500_001, 
+    b'{"a":' * 100_000, b"[" * 500_000, b'{"user_id":"u"}'.decode().encode("utf-16"), b'"' + b"\\" * 500_001,
     b" " * 1_100_000,
     b'{"user_id": "a", "user_id": "b", "item_ids": ["c"]}', b'{"user_id": "a", "\\u0075ser_id": "b"}',
     b"{" + b",".join(b'"%d": 1' % number for number in range(50_000)) + b"}",

@@ -47,7 +47,7 @@ def backend(seen: Seen) -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def front(backend: int) -> Iterator[int]:
-    with start_front("127.0.0.1", 0, "127.0.0.1", backend, MAX_BODY_BYTES, limits=QUICK) as running:
+    with start_front("127.0.0.1", 0, [f"127.0.0.1:{backend}"], MAX_BODY_BYTES, limits=QUICK) as running:
         yield running.port
 
 
@@ -162,7 +162,7 @@ def test_a_full_queue_is_refused_at_once(backend: int) -> None:
     limits = replace(QUICK, max_in_flight=2, max_queue=2)
     asked = post(SCORE, CLOSE, path="/v1/slow")
     with (
-        start_front("127.0.0.1", 0, "127.0.0.1", backend, MAX_BODY_BYTES, limits=limits) as running,
+        start_front("127.0.0.1", 0, [f"127.0.0.1:{backend}"], MAX_BODY_BYTES, limits=limits) as running,
         ThreadPoolExecutor(12) as callers,
     ):
         waiting = [callers.submit(answers, running.port, asked) for _ in range(12)]
@@ -177,12 +177,12 @@ def test_a_full_queue_is_refused_at_once(backend: int) -> None:
 def test_no_backend_is_503_with_retry_after() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    with start_front("127.0.0.1", 0, "127.0.0.1", port, MAX_BODY_BYTES) as running:
+    with start_front("127.0.0.1", 0, [f"127.0.0.1:{port}"], MAX_BODY_BYTES) as running:
         [(status, text)] = answers(running.port, post(SCORE, CLOSE))
     assert status == 503 and "retry-after: 2" in text.lower()
 
 
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
 @contextmanager
@@ -213,7 +213,10 @@ def test_callers_do_not_steer_serve() -> None:
         "serve_multiplexed_model_id: m",
         "Upgrade: h2c",
     )
-    with _scripted(OK) as (port, received), start_front("127.0.0.1", 0, "127.0.0.1", port, MAX_BODY_BYTES) as running:
+    with (
+        _scripted(OK) as (port, received),
+        start_front("127.0.0.1", 0, [f"127.0.0.1:{port}"], MAX_BODY_BYTES) as running,
+    ):
         assert exchanged(running.port, head("GET", "/", *steering, CLOSE)) == [200]
     assert not any(word in received[0] for word in ("x-request", "upgrade", "8.8.8.8", "model_id"))
     assert "x-forwarded-for: 127.0.0.1" in received[0]
@@ -222,7 +225,7 @@ def test_callers_do_not_steer_serve() -> None:
 def test_a_connection_that_ends_without_an_answer_is_tried_once_more() -> None:
     with (
         _scripted(b"", OK, b"", b"", OK) as (port, received),
-        start_front("127.0.0.1", 0, "127.0.0.1", port, MAX_BODY_BYTES) as running,
+        start_front("127.0.0.1", 0, [f"127.0.0.1:{port}"], MAX_BODY_BYTES) as running,
     ):
         assert exchanged(running.port, post(SCORE, CLOSE)) == [200]
         assert received[0] == received[1]
@@ -233,7 +236,7 @@ def test_a_connection_that_ends_without_an_answer_is_tried_once_more() -> None:
 
 def test_one_source_does_not_hold_all_connections(backend: int) -> None:
     limits = replace(QUICK, max_connections_per_source=5, headers_timeout_s=5, client_timeout_s=5)
-    with start_front("127.0.0.1", 0, "127.0.0.1", backend, MAX_BODY_BYTES, limits=limits) as running:
+    with start_front("127.0.0.1", 0, [f"127.0.0.1:{backend}"], MAX_BODY_BYTES, limits=limits) as running:
         opened = [socket.socket() for _ in range(8)]
         for connection in opened:
             with suppress(ConnectionError):  # it is cut at once
@@ -263,7 +266,7 @@ def test_tls(backend: int, tmp_path: Path) -> None:
     )  # fmt: skip
     pem.write_bytes((tmp_path / "certificate").read_bytes() + (tmp_path / "key").read_bytes())
     trusting = ssl.create_default_context(cafile=str(tmp_path / "certificate"))
-    with start_front("127.0.0.1", 0, "127.0.0.1", backend, MAX_BODY_BYTES, tls_certificate=pem) as running:
+    with start_front("127.0.0.1", 0, [f"127.0.0.1:{backend}"], MAX_BODY_BYTES, tls_certificate=pem) as running:
         plain = socket.create_connection(("127.0.0.1", running.port))
         with trusting.wrap_socket(plain, server_hostname="127.0.0.1") as connection:
             connection.sendall(post(SCORE, CLOSE))
@@ -273,16 +276,16 @@ def test_tls(backend: int, tmp_path: Path) -> None:
 
 def test_a_taken_port_and_a_bad_certificate_are_refused(backend: int, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{backend}"):
-        start_front("127.0.0.1", backend, "127.0.0.1", backend, MAX_BODY_BYTES)
+        start_front("127.0.0.1", backend, [f"127.0.0.1:{backend}"], MAX_BODY_BYTES)
     (tmp_path / "none.pem").write_text("no certificate")
     with pytest.raises(ConfigError, match="refuses the front's configuration"):
-        start_front("127.0.0.1", 0, "127.0.0.1", backend, MAX_BODY_BYTES, tls_certificate=tmp_path / "none.pem")
+        start_front("127.0.0.1", 0, [f"127.0.0.1:{backend}"], MAX_BODY_BYTES, tls_certificate=tmp_path / "none.pem")
 
 
 def test_it_ends_with_its_parent(backend: int) -> None:
     program = (
         "import time; from serve_apps.front import start_front\n"
-        f"print(start_front('127.0.0.1', 0, '127.0.0.1', {backend}, 1000).pid, flush=True); time.sleep(60)"
+        f"print(start_front('127.0.0.1', 0, ['127.0.0.1:{backend}'], 1000).pid, flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
         front = int(parent.stdout.readline())
@@ -297,7 +300,7 @@ def test_it_ends_with_its_parent(backend: int) -> None:
 
 def test_it_has_nowhere_to_log_to(backend: int) -> None:
     """Paths hold ids: no file, terminal or syslog is open."""
-    with start_front("127.0.0.1", 0, "127.0.0.1", backend, MAX_BODY_BYTES) as running:
+    with start_front("127.0.0.1", 0, [f"127.0.0.1:{backend}"], MAX_BODY_BYTES) as running:
         assert exchanged(running.port, post(SCORE, CLOSE)) == [200]
         opened = [str(link.readlink()) for link in Path(f"/proc/{running.pid}/fd").iterdir()]
         tables = [Path(f"/proc/net/{kind}").read_text().splitlines()[1:] for kind in ("udp", "udp6")]
