@@ -1,6 +1,6 @@
 """The front proxy: HAProxy with `haproxy.cfg` before Serve, which alone takes bodies of any size and waits for anybody.
 
-    with start_front("127.0.0.1", 8000, "127.0.0.1", 8001, max_body_bytes=1 << 20):
+    with start_front("127.0.0.1", 8000, ["127.0.0.1:8001"], max_body_bytes=1 << 20):
         ...
 
 Why not Ray's own HAProxy (RAY_SERVE_ENABLE_HA_PROXY=1): its configuration is a template without limits of bodies,
@@ -13,9 +13,10 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from types import TracebackType
 from typing import Self
 
@@ -28,6 +29,8 @@ HEADERS_BYTES = 16 << 10
 REWRITE_BYTES = 4 << 10  # tune.maxrewrite
 START_TIMEOUT_S = 10.0
 TIMES = ("headers", "body", "keep_alive", "client", "server", "queue")
+CHECK_S = 0.25
+"""Between two looks at each of several backends."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -81,13 +84,15 @@ class Front:
 
 
 def start_front(
-    listen_host: str, listen_port: int, backend_host: str, backend_port: int, max_body_bytes: int, *,
+    listen_host: str, listen_port: int, backends: Sequence[str], max_body_bytes: int, *,
     tls_certificate: Path | None = None, limits: FrontLimits = FrontLimits(),
 ) -> Front:  # fmt: skip
     """Start the front proxy. It ends with `stop`, or with the thread that called this.
 
     Args:
         listen_port: 0 is any free one; the answer names it.
+        backends: `host:port` of Serve's proxy, or all ports at which an ingress replica may listen: of several those
+            are asked that are well.
         tls_certificate: PEM of certificate chain and private key; without it, plain HTTP.
 
     Raises:
@@ -97,11 +102,13 @@ def start_front(
         binary = get_haproxy_binary()
     except FileNotFoundError as error:
         raise ConfigError(f"no HAProxy for the front: {error}") from None
-    with _listening(listen_host, listen_port) as listener:
-        environment = _environment(listener.fileno(), f"{backend_host}:{backend_port}", max_body_bytes, limits)
+    with _listening(listen_host, listen_port) as listener, NamedTemporaryFile("w", suffix=".cfg") as second:
+        environment = _environment(listener.fileno(), max_body_bytes, limits)
         if tls_certificate is not None:
             environment["OPTIRAG_TLS_CERTIFICATE"] = str(tls_certificate)
-        command = [binary, "-db", "-f", str(CONFIGURATION)]
+        second.write(_backends(backends))
+        second.flush()
+        command = [binary, "-db", "-f", str(CONFIGURATION), "-f", second.name]
         _check(command, environment, listener.fileno())
         parent, libc = os.getpid(), ctypes.CDLL(None)
         process = subprocess.Popen(
@@ -109,12 +116,29 @@ def start_front(
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, preexec_fn=lambda: _die_with(parent, libc),
         )  # fmt: skip
         front = Front(listen_host, listener.getsockname()[1], process.pid, process)
-    try:
-        _await(front)
-    except ConfigError:
-        front.stop(0)
-        raise
+        try:
+            _await(front)
+        except ConfigError:
+            front.stop(0)
+            raise
     return front
+
+
+def _backends(addresses: Sequence[str]) -> str:
+    """The rest of `haproxy.cfg`, which has no loops: the servers."""
+    lines = []
+    for name, places in (("service", '"${OPTIRAG_MAX_IN_FLIGHT}"'), ("probes", "8")):
+        lines += [f"backend {name}", "    balance leastconn", "    http-reuse always"]
+        check = ""
+        if len(addresses) > 1:
+            # A connection that is refused has carried no request: the next server may get it.
+            lines += ["    retry-on conn-failure", "    retries 3", "    option redispatch 1"]
+            lines += ["    option httpchk GET /-/healthz"]
+            check = f" check inter {1000 * CHECK_S:.0f}ms fall 1 rise 1"
+        lines += [
+            f"    server serve{number} {address} maxconn {places}{check}" for number, address in enumerate(addresses)
+        ]
+    return "\n".join([*lines, ""])
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -126,11 +150,10 @@ def _listening(host: str, port: int) -> socket.socket:
         raise ConfigError(f"the front cannot listen on {host}:{port}: {error.strerror}; choose another port") from None
 
 
-def _environment(listener: int, backend: str, max_body_bytes: int, limits: FrontLimits) -> dict[str, str]:
+def _environment(listener: int, max_body_bytes: int, limits: FrontLimits) -> dict[str, str]:
     """The variables of `haproxy.cfg`, and nothing else of this process's environment."""
     values: Mapping[str, object] = {
         "LISTEN_FD": listener,
-        "BACKEND": backend,
         "MAX_BODY_BYTES": max_body_bytes,
         "BUFFER_BYTES": max_body_bytes + 2 * HEADERS_BYTES + REWRITE_BYTES,
         "MAX_CONNECTIONS": limits.max_connections,

@@ -14,6 +14,7 @@ from optirag_core.config.settings import Settings
 from optirag_core.config_file import settings_from
 from ray_jobs.pipeline import pipeline
 from ray_jobs.session import LOCAL_ENVIRONMENT
+from serve_apps.local import use_direct_ingress
 
 NUM_LAYERS = 5
 
@@ -22,6 +23,7 @@ NUM_LAYERS = 5
 def local_ray():
     """Every job finds this Ray and leaves it alone."""
     os.environ.update(LOCAL_ENVIRONMENT | {"RAY_metrics_report_interval_ms": "1000"})
+    use_direct_ingress()
     ray.init(address="local", num_cpus=2, include_dashboard=False, object_store_memory=200 * 2**20, log_to_driver=False)
     yield
     ray.shutdown()

@@ -37,7 +37,7 @@ def _planted() -> list[bytes]:
 def test_nothing_of_a_request_is_logged(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture) -> None:
     requests = _planted()
     with caplog.at_level(logging.INFO), served(guarded_app(), log_level="info") as backend:
-        with start_front("127.0.0.1", 0, "127.0.0.1", backend, MAX_BODY_BYTES) as front:
+        with start_front("127.0.0.1", 0, [f"127.0.0.1:{backend}"], MAX_BODY_BYTES) as front:
             statuses = {status for request in requests for status in exchanged(front.port, request)}
         statuses |= {status for request in requests for status in exchanged(backend, request)}
     assert statuses == {200, 400, 401, 404, 405, 413, 422, 500}
