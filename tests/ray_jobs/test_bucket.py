@@ -29,6 +29,7 @@ def test_a_job_leaves_its_artifact_in_a_bucket(s3_bucket, tmp_path, monkeypatch)
 @pytest.mark.s3
 @pytest.mark.slow
 @pytest.mark.ray
+@pytest.mark.thorough
 def test_a_bucket_is_scored_like_a_folder(own_workspace, s3_bucket, tmp_path):
     storage, root = open_storage(s3_bucket, StorageSettings()), Path(own_workspace.workspace)
     for kind in TRAINED:

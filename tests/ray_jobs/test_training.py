@@ -13,6 +13,7 @@ from tests.finished_run import changed
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
+@pytest.mark.thorough  # tests/training/test_parallel.py has the same without Ray
 def test_two_workers_train_what_one_process_trains(finished_run, tmp_path):
     resources = {"num_workers": 2, "num_cpus_per_worker": 0.5, "torch_threads": 1}
     two = WorkersSettings(**resources)
