@@ -6,8 +6,11 @@ import pytest
 
 from optirag_core.artifacts import Workspace
 from optirag_core.data.dataset import Dataset
+from optirag_core.data.histories import Histories
 from optirag_core.errors import ConfigError
 from optirag_core.retrieval.faiss_library import load_faiss
+from optirag_core.retrieval.fold_in import FoldIn
+from optirag_core.retrieval.vectors import load_fold_in, load_vectors
 from ray_jobs.train_retriever import train_retriever
 from tests.finished_run import changed
 
@@ -25,6 +28,15 @@ def test_the_default_index_finds_all(finished_run):
     metrics = Workspace(finished_run.workspace).open("index").metrics
     assert metrics["recall_at_10"] == 1.0
     assert metrics["num_users"] == metrics["num_indexed"] == len(num_train(finished_run))
+
+
+def test_the_artifact_holds_what_users_are_folded_in_with(finished_run):
+    retriever = Workspace(finished_run.workspace).open("retriever").path
+    dataset = Workspace(finished_run.workspace).open("dataset").path
+    (item_ids, _), (user_ids, users) = (load_vectors(retriever, noun) for noun in ("item", "user"))
+    fold_in, histories = FoldIn(item_ids, load_fold_in(retriever)), Histories.open(dataset)
+    folded = [fold_in.vector(histories.training_items(user_id)) for user_id in user_ids.to_pylist()]
+    np.testing.assert_allclose(folded, users, atol=1e-5)
 
 
 def test_users_with_few_training_interactions_are_left_out(own_workspace):
