@@ -47,7 +47,7 @@ class FrontLimits:
     max_connections: int = 1000
     max_connections_per_source: int = 500
     max_in_flight: int = 128
-    """Requests at the backend; more wait in the queue."""
+    """Requests at a backend; more wait in the queue."""
     max_queue: int = 256
     """Requests that wait; more are refused with 429."""
 

@@ -5,12 +5,14 @@ that are there. A call costs a third of what it does through that proxy.
 """
 
 import os
+import secrets
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import ray
 from ray import serve
 
 from optirag_core.config.settings import Settings
@@ -48,6 +50,7 @@ def started(
     """
     app = application(settings, doors)
     ports = use_direct_ingress()
+    _use_token(settings)
     with ray_session(settings.ray.model_copy(update={"num_cpus": _logical_cpus(settings)})):
         exit_on_sigterm()
         try:
@@ -86,6 +89,13 @@ def use_direct_ingress() -> range:
         ports = _free_ports(NUM_PORTS)
         os.environ.update(DIRECT_INGRESS | {first: str(ports.start), last: str(ports.stop)})
     return range(int(os.environ[first]), int(os.environ[last]))
+
+
+def _use_token(settings: Settings) -> None:
+    """Replicas unpickle what comes to a port of theirs that is open on all interfaces: from who has Ray's token."""
+    if settings.ray.address == "local" and not ray.is_initialized():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def _free_ports(number: int) -> range:

@@ -1,8 +1,18 @@
 """What the endpoint takes and gives: every field with its bounds. `score` is p(yes) in [0, 1]."""
 
-from typing import Annotated, Literal
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    model_validator,
+)
 
 MAX_ITEMS = 1000
 MAX_EVENTS = 1000
@@ -11,13 +21,30 @@ MAX_TOP_K = 1000
 MAX_ID = 256
 """Characters of an id."""
 
-Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID, pattern=r"^[^\x00-\x1f\x7f]+$")]
+EARLIEST, LATEST = datetime(1900, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+
+
+def _no_number(value: Any) -> Any:
+    """pydantic would take numbers for seconds, and large ones for milliseconds."""
+    if not isinstance(value, str | datetime):
+        raise ValueError("expected ISO 8601 text with a time zone")
+    return value
+
+
+def _plausible(moment: datetime) -> datetime:
+    if not EARLIEST <= moment < LATEST:
+        raise ValueError("expected a year from 1900 to 2199")
+    return moment
+
+
+Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID, pattern=r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]+$")]
+Moment = Annotated[AwareDatetime, BeforeValidator(_no_number), AfterValidator(_plausible)]
 Rating = Annotated[float, Field(ge=-1e6, le=1e6, strict=True)]
 TopK = Annotated[int, Field(ge=1, le=MAX_TOP_K, strict=True)]
 
 
 class Body(BaseModel):
-    """A request's body: strict about unknown fields, types and numbers that are none."""
+    """A request's body: nothing unknown in it, no number that is none, no text for a number."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
@@ -33,14 +60,14 @@ class HistoryEntry(Body):
 
     item_id: Id
     rating: Rating
-    event_time: AwareDatetime | None = Field(None, description="default: before the moment that is asked about")
+    event_time: Moment | None = Field(None, description="default: before the moment that is asked about")
 
 
 class UserRequest(Body):
     """Whose opinion is asked, at which moment."""
 
     user_id: Id = Field(description="any; of an unknown user the inline history is all that is known")
-    as_of: AwareDatetime | None = Field(None, description="nothing at or after it is used; only for data with times")
+    as_of: Moment | None = Field(None, description="nothing at or after it is used; only for data with times")
     as_of_position: Annotated[int, Field(ge=0, lt=2**31, strict=True)] | None = Field(
         None, description="nothing of the user from this place of the user's own order on is used"
     )
@@ -156,7 +183,7 @@ class Interaction(Body):
     user_id: Id
     item_id: Id
     rating: Rating
-    event_time: AwareDatetime | None = Field(None, description="default: now")
+    event_time: Moment | None = Field(None, description="default: now")
 
 
 class InteractionsRequest(Body):

@@ -24,6 +24,10 @@ SCORE = {"user_id": "someone", "item_ids": ["b1"]}
         ({"user_id": "u\x00", "item_ids": ["i"]}, "body.user_id"),
         ({"user_id": "u", "item_ids": ["i"], "model": "/etc/passwd"}, "body.model"),
         ({"user_id": "u", "item_ids": ["i"], "as_of": "yesterday"}, "body.as_of"),
+        ({"user_id": "u", "item_ids": ["i"], "as_of": 1_700_000_000}, "body.as_of"),
+        ({"user_id": "u", "item_ids": ["i"], "as_of": "0001-01-01T00:00:00Z"}, "body.as_of"),
+        ({"user_id": "u", "item_ids": ["i"], "explain": "yes"}, "body.explain"),
+        ({"user_id": "u", "item_ids": ["i"], "as_of_position": True}, "body.as_of_position"),
         ({"user_id": "u", "item_ids": ["i"], "history": [{"item_id": "i", "rating": "9"}]}, "body.history.0.rating"),
     ],
 )
