@@ -1,8 +1,8 @@
 """Events of the log as interactions of the next data set.
 
 They come after everything that the publisher's files hold: at the end of a user's order, or by their times where the
-data has times. From there on they are like all others: the first of a repeated (user, item) counts, and the split's
-rules hold.
+data has times. What a user says of an item again replaces what was said before, as it does while the endpoint runs.
+From there on they are like all other ratings, and the split's rules hold.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Self
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from optirag_core.data.raw_dataset import RawDataset
 from optirag_core.data.schema import ARRIVAL, RATINGS, TIMESTAMP, USERS
@@ -51,26 +53,48 @@ class LoggedEvents:
         """
         items, timed = set(raw.items["item_id"].to_pylist()), raw.ratings["event_time"].null_count == 0
         known = [event for event in self.events if event.item_id in items]
-        kept = [event for event in known if event.time is not None or not timed]
-        skipped = {"events_without_item": len(self.events) - len(known), "events_without_time": len(known) - len(kept)}
+        usable = [event for event in known if event.time is not None or not timed]
+        kept = _latest(usable)
+        skipped = {
+            "events_without_item": len(self.events) - len(known),
+            "events_without_time": len(known) - len(usable),
+        }
         reasons = ("of items that the data lacks: no title to show", "without a time: all other interactions have one")
         new_users = dict.fromkeys(event.user_id for event in kept)
         for user in raw.users["user_id"].to_pylist():
             new_users.pop(user, None)
         users = pa.concat_tables([raw.users, pa.table([list(new_users)], schema=USERS)], promote_options="default")
-        ratings = pa.concat_tables([raw.ratings, _ratings(kept, timed=timed)], promote_options="default")
+        rated = pa.concat_tables([_without(raw.ratings, kept), _ratings(kept, timed=timed)], promote_options="default")
         return replace(
             raw,
-            ratings=ratings,
+            ratings=rated,
             users=users,
             warnings=(
                 *raw.warnings,
                 *(f"skipped {num:,} events {why}" for num, why in zip(skipped.values(), reasons, strict=True) if num),
             ),
             counts={
-                **raw.counts, "num_ratings": len(ratings), "num_users": len(users), "num_events": len(kept), **skipped,
+                **raw.counts, "num_ratings": len(rated), "num_users": len(users), "num_events": len(kept), **skipped,
             },
         )  # fmt: skip
+
+
+def _latest(events: Sequence[UserEvent]) -> list[UserEvent]:
+    """Of the events of one user with one item the last in the log."""
+    latest = {(event.user_id, event.item_id): number for number, event in enumerate(events)}
+    return [events[number] for number in sorted(latest.values())]
+
+
+def _without(ratings: pa.Table, events: Sequence[UserEvent]) -> pa.Table:
+    """The ratings that no event replaces."""
+    again = {(event.user_id, event.item_id) for event in events}
+    theirs = pc.is_in(ratings["user_id"], value_set=pa.array({user_id for user_id, _ in again}, pa.string()))
+    rows = pc.indices_nonzero(theirs)
+    pairs = ratings.select(["user_id", "item_id"]).take(rows).to_pylist()
+    replaced = [(pair["user_id"], pair["item_id"]) in again for pair in pairs]
+    stays = np.ones(len(ratings), dtype=bool)
+    stays[rows.to_numpy()[np.array(replaced, dtype=bool)]] = False
+    return ratings.filter(pa.array(stays))
 
 
 def _ratings(events: Sequence[UserEvent], *, timed: bool) -> pa.Table:

@@ -77,11 +77,11 @@ def test_with_times_an_event_lies_where_it_happened():
     assert rows[3]["event_time"] == day(1)
 
 
-def test_of_a_repeated_pair_the_first_counts():
+def test_what_is_said_again_replaces_what_was_said():
     ratings = ratings_table([("a", "i0", 1.0), ("b", "i1", 2.0)])
     rows = split_with(ratings, logged(("a", "i0", 5.0), ("b", "i2", 3.0), ("b", "i2", 4.0)))
     assert [(row["user_id"], row["item_id"], row["rating"]) for row in rows] == [
-        ("a", "i0", 1.0), ("b", "i1", 2.0), ("b", "i2", 3.0),
+        ("a", "i0", 5.0), ("b", "i1", 2.0), ("b", "i2", 4.0),
     ]  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """The endpoint on a real Ray Serve behind the real front proxy: deployed, asked, rolled."""
 
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,6 +66,15 @@ def test_it_answers_stores_and_rolls(
     scores = [[item["score"] for item in answer["items"]] for answer in (before, after)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-5)
     assert [entry["item_id"] for entry in client.get("/v1/users/new").json()["history"]] == items[:1]
+
+
+def test_the_walk_through_of_the_client_runs(client: httpx.Client, file_and_token: tuple[Path, str], capsys):
+    text = Path("docs/client.md").read_text(encoding="utf-8")
+    names = {"BASE_URL": str(client.base_url), "TOKEN": file_and_token[1]}
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        exec(compile(block, "docs/client.md", "exec"), names)
+    said = capsys.readouterr().out
+    assert "cold start: True" in said and "cold start: False" in said and "unknown_item" in said
 
 
 def test_the_config_file_builds_the_same_application(small: Settings, tmp_path: Path):
