@@ -95,7 +95,7 @@ def retriever_recipe(settings: Settings, parents: Mapping[str, str], weights: st
     """
     retriever = settings.retriever
     if retriever.method != "text":
-        config = {"retriever": _plain(retriever, without={"text"}), "seed": settings.seed}
+        config = {"retriever": _plain(retriever, without={"text"}), "seed": settings.seed, "item_fold_in": True}
         return Recipe("retriever", config, parents)
     read = {"method": "text", "weights": weights, **_plain(retriever.text, without={"encoder"})}
     return Recipe("retriever", {"retriever": read, "words": _words(settings)}, parents)

@@ -33,6 +33,7 @@ class Context:
     num_similar_users: int = 0  # shown
     dropped_entries: int = 0
     dropped_users: int = 0
+    unknown_entries: int = 0  # of the call's own history, left out
     seconds: float = 0.0
 
 

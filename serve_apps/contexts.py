@@ -155,5 +155,6 @@ def _context(contexts: OnlineContexts, call: Call) -> Context:
         num_similar_users=prompt.num_similar_users if prompt else 0,
         dropped_entries=prompt.num_dropped_entries if prompt else 0,
         dropped_users=prompt.num_dropped_users if prompt else 0,
+        unknown_entries=assembled.num_unknown_entries,
         seconds=time.perf_counter() - started,
     )

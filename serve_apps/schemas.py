@@ -168,6 +168,7 @@ class ScoreAnswer(Answer):
     items: list[ScoredItem]
     cold_start: bool = Field(description="the user has no interactions that the retriever could use")
     num_similar_users: int
+    unknown_entries: int = Field(0, description="of the inline history: left out, since their items are unknown")
     model_version: str
     policy: Literal["normal", "overload"] = Field(
         description="overload: the service was busy and answered by its cheaper certified exit policy"

@@ -177,6 +177,7 @@ def _answer(reply: Reply) -> schemas.ScoreAnswer:
         items=_items(reply),
         cold_start=context.cold_start,
         num_similar_users=context.num_similar_users,
+        unknown_entries=context.unknown_entries,
         model_version=reply.model_version,
         policy=reply.policy,
         tokens=schemas.Tokens(

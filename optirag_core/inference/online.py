@@ -184,6 +184,6 @@ def _open_fold_in(retriever: Artifact, item_ids: pa.LargeStringArray) -> FoldIn 
     if (vectors := load_fold_in(retriever.path)) is None:
         raise ArtifactMismatch(
             f"retriever/{retriever.version} was made by an earlier version, which did not write what new interactions "
-            "are folded in with: remove its folder and run train_retriever again, then what was made from it"
+            "are folded in with: run train_retriever again, then what is made from it"
         )
     return FoldIn(item_ids, vectors)

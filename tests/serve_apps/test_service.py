@@ -129,9 +129,9 @@ def test_a_new_user_is_cold_and_personal_from_the_first_rating_on(service: Servi
 
 
 def test_an_inline_history_serves_this_call_alone(service: Service, items: list[str]):
-    history = [schemas.HistoryEntry(item_id=item, rating=9.0) for item in items[30:33]]
+    history = [schemas.HistoryEntry(item_id=item, rating=9.0) for item in [*items[30:33], "no such item"]]
     told = run(service.score(ask("a guest", items[:4], history=history)))
-    assert not told.cold_start
+    assert not told.cold_start and told.unknown_entries == 1
     assert run(service.score(ask("a guest", items[:4]))).cold_start
 
 
