@@ -62,7 +62,8 @@ def ray_session(settings: RaySettings) -> Iterator[None]:
         ray.init(address=settings.address, logging_level=logging.WARNING, log_to_driver=False)
     else:
         for name, value in LOCAL_ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
+            if name != "RAY_AUTH_MODE" or "RAY_AUTH_TOKEN" not in os.environ:  # Ray asks for a token that there is
+                os.environ.setdefault(name, value)
         ray.init(
             address="local",
             num_cpus=settings.num_cpus,

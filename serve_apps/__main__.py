@@ -24,6 +24,8 @@ def main() -> None:
     """Run until Ctrl-C or SIGTERM."""
     given, rest = _parser().parse_known_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    for name in ("ray", "ray.serve", "httpx"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         settings, _ = parse(rest)
         with (

@@ -66,9 +66,21 @@ class Doors:
 class Endpoint:
     """The ingress replica."""
 
-    def __init__(self, scorers: DeploymentHandle, contexts: DeploymentHandle, serving: dict, doors: Doors) -> None:
-        self._serving, self._doors = ServingSettings(**serving), doors
-        self._service = Service(scorers, contexts, self._serving)
+    def __init__(
+        self, scorers: DeploymentHandle, contexts: DeploymentHandle | None, version: Version, doors: Doors
+    ) -> None:
+        """
+        Args:
+            contexts: None has them built in this replica.
+        """
+        self._serving, self._doors = ServingSettings(**version.settings["serving"]), doors
+        self._own = None if contexts else ContextBuilder(version)
+        self._service = Service(scorers, contexts or self._own, version, self._serving)
+
+    def check_health(self) -> None:
+        """Serve asks; an error ends the replica."""
+        if self._own:
+            self._own.check_health()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Serve calls it once, after the constructor."""
@@ -106,19 +118,19 @@ def application(settings: Settings, doors: Doors, *, versions: Mapping[str, str]
     """
     doors.open()  # fails here rather than in every replica
     version = Version.of(settings, versions)
-    contexts = _contexts(settings).bind(version)
-    scorers = _scorers(settings).bind(version, contexts)
-    return _endpoint(settings).bind(scorers, contexts, settings.serving.model_dump(mode="json"), doors)
+    contexts = _contexts(settings).bind(version) if settings.serving.num_context_builders else None
+    return _endpoint(settings).bind(_scorers(settings).bind(version), contexts, version, doors)
 
 
 def _endpoint(settings: Settings) -> serve.Deployment:
-    """HTTP in and out. CPUs: a tenth, it waits."""
+    """HTTP in and out; where there are no context builders, their work as well."""
     serving = settings.serving
+    alone = settings.actors.num_cpus_per_prompt_builder if not serving.num_context_builders else 0.0
     return serve.deployment(
         name="Endpoint",
         num_replicas=serving.num_ingresses,
         max_ongoing_requests=_all_calls(settings),
-        ray_actor_options={"num_cpus": serving.num_cpus_per_ingress},
+        ray_actor_options={"num_cpus": serving.num_cpus_per_ingress + alone},
         **_common(settings),
     )(serve.ingress()(Endpoint))
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from optirag_core.engine.groups import PairScore, UserGroup
 from optirag_core.inference.explain import Explanation
 from optirag_core.prompting.assembly import Reject, Request
+from serve_apps.version import Version
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,13 @@ class Reply:
     model_version: str
     queue_s: float
     engine_s: float
+
+
+@dataclass(frozen=True)
+class OtherVersion:
+    """A scorer has no prompts of its own version: it names it, for the call to come again with them."""
+
+    version: Version
 
 
 @dataclass(frozen=True)

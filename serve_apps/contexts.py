@@ -1,7 +1,6 @@
 """The context builder: histories, similar users, evidence and prompt tokens of a call, with all events until now.
 
-A scorer names the version that it scores with, and gets prompts of exactly that one: while an update rolls, old
-scorers and new ones ask the same builders.
+It makes prompts of the version that is asked for: while an update rolls, old scorers and new ones answer.
 """
 
 import asyncio
@@ -52,7 +51,7 @@ class ContextBuilder:
         self._own = version.key
         self._opened = {version.key: _Opened.of(version)}
         self._poll_s = version.settings["serving"]["events_poll_s"]
-        self._ends = threading.Event()
+        self._opening, self._ends = threading.Lock(), threading.Event()
         threading.Thread(target=self._follow, name="events", daemon=True).start()
 
     async def build(self, call: Call, version: Version) -> Context:
@@ -61,9 +60,7 @@ class ContextBuilder:
         Raises:
             ArtifactError: the version cannot be opened.
         """
-        if version.key not in self._opened:
-            await asyncio.to_thread(self._open, version)
-        opened = self._opened[version.key]
+        opened = self._opened.get(version.key) or await asyncio.to_thread(self._open, version)
         await _reach(opened.log, call.position)
         return _context(opened.contexts, call)
 
@@ -107,10 +104,13 @@ class ContextBuilder:
     def _mine(self) -> OnlineContexts:
         return self._opened[self._own].contexts
 
-    def _open(self, version: Version) -> None:
-        while len(self._opened) >= MAX_VERSIONS:
-            self._opened.pop(next(key for key in self._opened if key != self._own))
-        self._opened[version.key] = _Opened.of(version)
+    def _open(self, version: Version) -> _Opened:
+        with self._opening:
+            if version.key not in self._opened:
+                while len(self._opened) >= MAX_VERSIONS:
+                    self._opened.pop(next(key for key in self._opened if key != self._own))
+                self._opened[version.key] = _Opened.of(version)
+            return self._opened[version.key]
 
     def _follow(self) -> None:
         """Apply what other replicas have stored."""

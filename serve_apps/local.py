@@ -4,6 +4,7 @@ Serve's own proxy is left out: every ingress replica listens itself, at one of a
 that are there. A call costs a third of what it does through that proxy.
 """
 
+import math
 import os
 import secrets
 import socket
@@ -15,10 +16,11 @@ from pathlib import Path
 import ray
 from ray import serve
 
+from optirag_core.config.serving import ServingSettings
 from optirag_core.config.settings import Settings
 from ray_jobs.session import exit_on_sigterm, ray_session
 from serve_apps.app import Doors, application
-from serve_apps.front import CHECK_S, Front, start_front
+from serve_apps.front import CHECK_S, Front, FrontLimits, start_front
 
 APP = "optirag"
 LOOPBACK = "127.0.0.1"
@@ -57,8 +59,10 @@ def started(
             serve.start(http_options={"host": LOOPBACK, "port": _free_ports(1).start})
             serve.run(app, name=APP, route_prefix="/")
             backends = [f"{LOOPBACK}:{backend}" for backend in ports]
-            limit = settings.serving.max_body_bytes
-            with start_front(host, port, backends, limit, tls_certificate=tls_certificate) as front:
+            with start_front(
+                host, port, backends, settings.serving.max_body_bytes, tls_certificate=tls_certificate,
+                limits=_limits(settings.serving),
+            ) as front:  # fmt: skip
                 _await_replica(ports)
                 yield front
         finally:
@@ -70,12 +74,19 @@ def update(settings: Settings, doors: Doors) -> None:
     serve.run(application(settings, doors), name=APP, route_prefix="/")
 
 
+def _limits(serving: ServingSettings) -> FrontLimits:
+    """As many calls get in as scorers take, and as many wait: what is more is refused before it costs anything."""
+    calls = serving.max_calls * (serving.max_scorers or serving.num_scorers)
+    return FrontLimits(max_in_flight=math.ceil(calls / serving.num_ingresses), max_queue=calls)
+
+
 def _logical_cpus(settings: Settings) -> int:
     """Room for all replicas twice: an update starts new ones before it ends the old."""
     serving, actors = settings.serving, settings.actors
+    builders = serving.max_context_builders or serving.num_context_builders or serving.num_ingresses
     reserved = serving.num_ingresses * serving.num_cpus_per_ingress
     reserved += (serving.max_scorers or serving.num_scorers) * actors.num_cpus_per_scorer
-    reserved += (serving.max_context_builders or serving.num_context_builders) * actors.num_cpus_per_prompt_builder
+    reserved += builders * actors.num_cpus_per_prompt_builder
     return max(settings.ray.num_cpus, round(2 * reserved + 1))
 
 
@@ -94,7 +105,6 @@ def use_direct_ingress() -> range:
 def _use_token(settings: Settings) -> None:
     """Replicas unpickle what comes to a port of theirs that is open on all interfaces: from who has Ray's token."""
     if settings.ray.address == "local" and not ray.is_initialized():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 

@@ -1,12 +1,11 @@
-"""The scorer replica: admission, a prompt from the context builder, and the engine among all other calls.
+"""The scorer replica: admission, and the engine among all other calls.
 
 Above `serving.overload_share` of its calls it answers by the overload policy, which is certified as well and stops
 earlier; above `serving.max_calls` it refuses.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 
@@ -19,11 +18,10 @@ from optirag_core.evidence.model import EvidenceModel
 from optirag_core.inference.explain import Explanation, explain_group
 from optirag_core.inference.parts import open_scorers
 from optirag_core.inference.policy import open_calibrations
-from serve_apps.calls import Call, Context, Refused, Reply
+from serve_apps.calls import Context, OtherVersion, Refused, Reply
 from serve_apps.engine_loop import EngineFailed, EngineLoop, Scores
 from serve_apps.meters import Meters
 from serve_apps.model import model_answer
-from serve_apps.remote import awaited
 from serve_apps.schemas import ModelAnswer
 from serve_apps.version import Version
 
@@ -34,11 +32,7 @@ HEALTH_TOLERANCE = 1e-3
 class ScorerReplica:
     """A replica; all its methods are coroutines."""
 
-    def __init__(self, version: Version, contexts: Any) -> None:
-        """
-        Args:
-            contexts: a `ContextBuilder`, or the handle of its deployment.
-        """
+    def __init__(self, version: Version) -> None:
         settings, artifacts = version.open()
         torch.set_num_threads(settings.actors.torch_threads)
         gpu = bool(settings.actors.num_gpus_per_scorer)
@@ -50,22 +44,29 @@ class ScorerReplica:
             if scorer is not None
         }
         self._evidence = EvidenceModel.open(artifacts["evidence"].path)
-        self._contexts, self._version, self._serving = awaited(contexts), version, settings.serving
+        self._version, self._serving = version, settings.serving
         self._model = model_answer(settings, artifacts, self._scorers, open_calibrations(settings, artifacts))
         self._calls, self._meters = 0, Meters(self._scorers[NORMAL].layers)
         self._known = known_group(self._scorers[NORMAL])
         [[self._expected]] = self._scorers[NORMAL].score([self._known]).scores
         self._loop = EngineLoop(self._scorers)
 
-    async def score(self, call: Call) -> Reply | Refused:
-        """Answer one call, or say why not."""
+    async def score(self, contexts: Mapping[str, Context], *, explain: bool = False) -> Reply | Refused | OtherVersion:
+        """Answer one call, or say why not.
+
+        Args:
+            contexts: the call's, by the key of the version that made them.
+        """
+        context = contexts.get(self._version.key)
+        if context is None:
+            return OtherVersion(self._version)
         if self._calls >= self._serving.max_calls:
             self._meters.refused()
             return self._full()
         self._calls += 1
         self._meters.load(self._calls)
         try:
-            reply = await self._answered(call)
+            reply = await self._answered(context, explain=explain)
         except (ModelError, EngineFailed) as error:
             return Refused(503, "engine_failed", str(error), self._serving.retry_after_s)
         finally:
@@ -89,13 +90,12 @@ class ScorerReplica:
         if not abs(pair.score - self._expected.score) <= HEALTH_TOLERANCE:  # also where it is no number
             raise OptiragError(f"a known pair has a score of {pair.score}, expected {self._expected.score}")
 
-    async def _answered(self, call: Call) -> Reply:
-        context: Context = await self._contexts.build(call, self._version)
+    async def _answered(self, context: Context, *, explain: bool) -> Reply:
         policy = self._policy()
         scores, explanations = Scores([], 0.0, 0.0), None
         if group := context.group:
             scores = await self._loop.score(group, policy)
-            if call.explain:
+            if explain:
                 explanations = await self._loop.ask(lambda: self._explained(group, scores.scores, policy))
         return Reply(
             context=replace(context, group=None),

@@ -4,6 +4,7 @@ import asyncio
 import math
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from ray.exceptions import ActorDiedError, ActorUnavailableError
@@ -18,6 +19,7 @@ from optirag_core.prompting.assembly import HistoryEntry, Request
 from serve_apps import schemas
 from serve_apps.calls import Call, Refused, Reply
 from serve_apps.remote import awaited
+from serve_apps.version import Version
 
 MICROSECONDS = 1_000_000
 GONE = (ActorDiedError, ActorUnavailableError, DeploymentUnavailableError)
@@ -42,13 +44,15 @@ class Unanswered(Exception):
 class Service:
     """The endpoint without its HTTP."""
 
-    def __init__(self, scorers: Any, contexts: Any, serving: ServingSettings) -> None:
+    def __init__(self, scorers: Any, contexts: Any, version: Version, serving: ServingSettings) -> None:
         """
         Args:
             scorers: a `ScorerReplica`, or the handle of its deployment.
             contexts: a `ContextBuilder`, likewise.
+            version: that most scorers are expected to have.
         """
-        self._scorers, self._contexts, self._serving = awaited(scorers), awaited(contexts), serving
+        self._scorers, self._contexts = awaited(scorers), awaited(contexts)
+        self._version, self._serving = version, serving
         self._position = 0  # of the event log, behind what this process has acknowledged
 
     async def score(self, asked: schemas.ScoreRequest) -> schemas.ScoreAnswer:
@@ -109,10 +113,17 @@ class Service:
         return await self._tried(self._scorers.model)
 
     async def _reply(self, call: Call) -> Reply:
-        reply = await self._tried(lambda: self._scorers.score(call))
-        if isinstance(reply, Refused):
-            raise Unanswered(reply.status, reply.code, reply.message, reply.retry_after_s)
-        return reply
+        """Prompts are made by the version that scores them: a scorer of another one, while an update rolls, says so."""
+        version, contexts = self._version, {}
+        while version.key not in contexts:
+            contexts[version.key] = await self._tried(partial(self._contexts.build, call, version))
+            reply = await self._tried(partial(self._scorers.score, contexts, explain=call.explain))
+            if isinstance(reply, Reply):
+                return reply
+            if isinstance(reply, Refused):
+                raise Unanswered(reply.status, reply.code, reply.message, reply.retry_after_s)
+            version = reply.version
+        raise AssertionError("a scorer has refused prompts of its own version")
 
     async def _tried(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         """An answer of a replica; where one has ended meanwhile, another one's. All calls may be repeated."""

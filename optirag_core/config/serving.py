@@ -12,7 +12,9 @@ class ServingSettings(Section):
 
     num_scorers: Count = Field(1, description="the least number of scorer replicas")
     max_scorers: Count | None = Field(None, description="the largest; default: num_scorers, no autoscaling")
-    num_context_builders: Count = Field(1, description="replicas that look up histories and build prompts")
+    num_context_builders: Annotated[int, Field(ge=0)] = Field(
+        1, description="replicas that look up histories and build prompts; 0: each ingress does, a hop less (3 ms)"
+    )
     max_context_builders: Count | None = Field(None, description="the largest number; default: no autoscaling")
     num_ingresses: Count = Field(1, description="replicas that speak HTTP")
     num_cpus_per_ingress: Positive = 0.1
@@ -36,4 +38,6 @@ class ServingSettings(Section):
             least, most = getattr(self, f"num_{noun}"), getattr(self, f"max_{noun}")
             if most and most < least:
                 raise ValueError(f"serving.max_{noun} {most} is below serving.num_{noun} {least}")
+        if self.max_context_builders and not self.num_context_builders:
+            raise ValueError("serving.max_context_builders needs a serving.num_context_builders of at least 1")
         return self

@@ -20,6 +20,9 @@ class RunningCounts:
         self._orders: dict[int, list[int]] = {}
         self._sums: dict[int, list[Amounts]] = {}
 
+    def __len__(self) -> int:
+        return len(self._orders)
+
     def add(self, key: int, order: int, amounts: Amounts) -> None:
         """Count amounts from the order on; fast where no other order of the key is behind it."""
         orders, sums = self._orders.setdefault(key, []), self._sums.setdefault(key, [])

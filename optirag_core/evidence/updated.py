@@ -91,7 +91,8 @@ class UpdatedEvidence(Evidence):
             user[place] = self._new_users.get(pairs["user_id"][place].as_py(), -1)
         moments = self._moments(pairs) if self.timed else known.before
         asked = Asked(user, known.item, moments)
-        parts = [super().sums(pairs), *(self.summed(layer.counts, asked) for layer in self._layers)]
+        used = [layer for layer in self._layers if len(layer.counts[OWN])]
+        parts = [self.summed(self._counts, known), *(self.summed(layer.counts, asked) for layer in used)]
         return [sum(columns) for columns in zip(*parts, strict=True)]
 
     def _layer(self) -> _Layer:

@@ -102,7 +102,8 @@ class PromptBuilder:
         entries_before, users_before = sum(map(len, given)), len(context.similar)
         context = self._without_giants(context)
         histories = [[*context.history], *([*history] for _, history in context.similar)]
-        fixed = [self._fixed_length(context, number) for number in range(len(histories))]
+        profiles = [self._profile_of(context, number) for number in range(len(histories))]
+        fixed = [self._fixed_length(profile, number) for number, profile in enumerate(profiles)]
         lengths = [[self._entry_length(entry) for entry in history] for history in histories]
         _shorten(histories, lengths, fixed, room)
         if sum(map(sum, lengths)) + sum(fixed) > room:
@@ -111,7 +112,7 @@ class PromptBuilder:
                 f"prompt of user {user_id!r} has {sum(map(sum, lengths)) + sum(fixed)} prefix "
                 f"tokens at its shortest, {room} are left of prompt.max_tokens {self._settings.max_tokens}; raise it"
             )
-        prefix, rating_positions = self._prefix(context, histories)
+        prefix, rating_positions = self._prefix(profiles, histories)
         return Prompt(
             group=UserGroup(prefix, suffixes),
             rating_positions=tuple(rating_positions),
@@ -145,11 +146,13 @@ class PromptBuilder:
         """Ids of a piece, or of as much of it as already exceeds every prompt; a title of 1 MB would take a second."""
         return self._encoder.encode(text[: self._max_characters])[: self._settings.max_tokens + 1]
 
-    def _prefix(self, context: Context, histories: Sequence[Sequence[Shown]]) -> tuple[list[int], list[int]]:
-        """Similar users first, the target user last."""
+    def _prefix(
+        self, profiles: Sequence[Sequence[int]], histories: Sequence[Sequence[Shown]]
+    ) -> tuple[list[int], list[int]]:
+        """Similar users first, the target user last; of both arguments the target user's is the first."""
         ids, rating_positions = [*self._opening(len(histories) > 1)], []
         for number in [*range(1, len(histories)), 0]:
-            ids += self._profile_of(context, number)
+            ids += profiles[number]
             for place, entry in enumerate(histories[number], start=1):
                 last = place == len(histories[number])
                 ids += self._entry(entry.item_id)
@@ -168,15 +171,14 @@ class PromptBuilder:
             return self._closing("question")
         return self._closing("rank", number + 1) if number < num_similar else self._closing("target_heading")
 
-    def _fixed_length(self, context: Context, number: int) -> int:
+    def _fixed_length(self, profile: Sequence[int], number: int) -> int:
         """Tokens that a user adds to a prompt without entries: the target user first, then each similar user."""
-        profile = len(self._profile_of(context, number))
         if number == 0:
-            return len(self._opening(False)) + profile + len(self._closing("question"))
+            return len(self._opening(False)) + len(profile) + len(self._closing("question"))
         if number == 1:
             heading = len(self._opening(True)) - len(self._opening(False))
-            return heading + profile + len(self._closing("target_heading"))
-        return profile + len(self._closing("rank", number))
+            return heading + len(profile) + len(self._closing("target_heading"))
+        return len(profile) + len(self._closing("rank", number))
 
     def _entry_length(self, entry: Shown) -> int:
         return len(self._entry(entry.item_id)) + max(len(self._rating(entry.rating, last)) for last in (False, True))

@@ -28,13 +28,15 @@ def contexts(version: Version) -> ContextBuilder:
 
 
 @pytest.fixture(scope="module")
-def scorer(version: Version, contexts: ContextBuilder) -> ScorerReplica:
-    return ScorerReplica(version, contexts)
+def scorer(version: Version) -> ScorerReplica:
+    return ScorerReplica(version)
 
 
 @pytest.fixture(scope="module")
-def service(own_workspace: Settings, scorer: ScorerReplica, contexts: ContextBuilder) -> Service:
-    return Service(scorer, contexts, own_workspace.serving)
+def service(
+    own_workspace: Settings, scorer: ScorerReplica, contexts: ContextBuilder, version: Version
+) -> Service:  # fmt: skip
+    return Service(scorer, contexts, version, own_workspace.serving)
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from optirag_core.inference.parts import open_assembler, open_scorer
 from optirag_core.inference.prompts import assembled_prompts, groups_of
 from optirag_core.inference.requests import test_requests as requests_of_the_test_split
 from serve_apps import schemas
+from serve_apps.calls import Call, Context
 from serve_apps.contexts import ContextBuilder
 from serve_apps.scoring import ScorerReplica
 from serve_apps.service import Service, Unanswered
@@ -172,8 +173,8 @@ def test_above_its_load_it_exits_earlier_and_then_refuses(
     own_workspace: Settings, version: Version, contexts: ContextBuilder, user_id: str, items: list[str]
 ):
     busy = changed(own_workspace, serving={"max_calls": 4, "overload_share": 0.5})
-    scorer = ScorerReplica(Version(busy.model_dump(mode="json"), version.pins), contexts)
-    service = Service(scorer, contexts, busy.serving)
+    version = Version(busy.model_dump(mode="json"), version.pins)
+    service = Service(ScorerReplica(version), contexts, version, busy.serving)
 
     async def flood() -> list[object]:
         calls = [service.score(ask(user_id, items[:10])) for _ in range(MANY)]
@@ -189,8 +190,30 @@ def test_above_its_load_it_exits_earlier_and_then_refuses(
     assert policies == ({"normal", "overload"} if has_second else {"normal"})
 
 
-def test_the_health_check_notices_a_wrong_score(version: Version, contexts: ContextBuilder):
-    scorer = ScorerReplica(version, contexts)
+class Recorded:
+    """A context builder that notes which versions it was asked for."""
+
+    def __init__(self, contexts: ContextBuilder) -> None:
+        self.contexts, self.keys = contexts, []
+
+    async def build(self, call: Call, version: Version) -> Context:
+        self.keys.append(version.key)
+        return await self.contexts.build(call, version)
+
+
+def test_prompts_are_of_the_version_that_scores_them(
+    own_workspace: Settings, version: Version, scorer: ScorerReplica, contexts: ContextBuilder, user_id: str,
+    items: list[str],
+):  # fmt: skip
+    other = Version(changed(own_workspace, serving={"max_calls": 7}).model_dump(mode="json"), version.pins)
+    recorded = Recorded(contexts)
+    answer = run(Service(scorer, recorded, other, own_workspace.serving).score(ask(user_id, items[:2])))
+    assert recorded.keys == [other.key, version.key]
+    assert all(item.score is not None for item in answer.items)
+
+
+def test_the_health_check_notices_a_wrong_score(version: Version):
+    scorer = ScorerReplica(version)
     run(scorer.check_health())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scorer, "_expected", scorer._expected.__class__(0.123, 5, False))
