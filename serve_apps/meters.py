@@ -1,7 +1,6 @@
 """What the endpoint counts for Prometheus, as `ray_optirag_serving_*` on Ray's metrics port."""
 
 from collections import Counter
-from collections.abc import Sequence
 
 from ray.util import metrics
 
@@ -14,18 +13,12 @@ CALLS = [1, 2, 4, 8, 16, 32, 64, 128, 256]
 class Meters:
     """Meters of a scorer replica."""
 
-    def __init__(self, layers: Sequence[int]) -> None:
-        """
-        Args:
-            layers: exit layers, 1-based, the last included.
-        """
+    def __init__(self) -> None:
         prefix = "optirag_serving_"
         self._pairs = metrics.Counter(f"{prefix}pairs", "pairs by outcome: scored or a problem's code", ("outcome",))
         self._calls = metrics.Counter(f"{prefix}calls", "calls by policy, or refused", ("outcome",))
         self._cold = metrics.Counter(f"{prefix}cold_starts", "calls of users without similar users")
-        self._depth = metrics.Histogram(
-            f"{prefix}exit_layer", "exit layers", [layer + 0.5 for layer in sorted({0, *layers})]
-        )
+        self._exits = metrics.Counter(f"{prefix}exits", "scored pairs by exit layer", ("layer",))
         self._queue = metrics.Histogram(f"{prefix}queue_seconds", "until the engine took a call in", LATENCY_S)
         self._engine = metrics.Histogram(f"{prefix}engine_seconds", "of a call in the engine", LATENCY_S)
         self._load = metrics.Histogram(f"{prefix}calls_in_flight", "calls in the scorer when one came", CALLS)
@@ -38,8 +31,8 @@ class Meters:
         outcomes = Counter(reject.error_code for reject in reply.context.rejects) + Counter(scored=len(reply.scores))
         for outcome, count in outcomes.items():
             self._pairs.inc(count, {"outcome": outcome})
-        for pair in reply.scores:
-            self._depth.observe(pair.exit_layer)
+        for layer, count in Counter(pair.exit_layer for pair in reply.scores).items():
+            self._exits.inc(count, {"layer": str(layer)})
         self._queue.observe(reply.queue_s)
         self._engine.observe(reply.engine_s)
 

@@ -46,7 +46,7 @@ class ScorerReplica:
         self._evidence = EvidenceModel.open(artifacts["evidence"].path)
         self._version, self._serving = version, settings.serving
         self._model = model_answer(settings, artifacts, self._scorers, open_calibrations(settings, artifacts))
-        self._calls, self._meters = 0, Meters(self._scorers[NORMAL].layers)
+        self._calls, self._meters = 0, Meters()
         self._known = known_group(self._scorers[NORMAL])
         [[self._expected]] = self._scorers[NORMAL].score([self._known]).scores
         self._loop = EngineLoop(self._scorers)
