@@ -24,8 +24,9 @@ def main() -> None:
     """Run until Ctrl-C or SIGTERM."""
     given, rest = _parser().parse_known_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    for name in ("ray", "ray.serve", "httpx"):
+    for name in ("ray", "ray.serve"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # a warning that a token is asked for
     try:
         settings, _ = parse(rest)
         with (
