@@ -57,7 +57,8 @@ def _batch(job: Asked, requests: pa.Table, folder: Path) -> dict[Pair, tuple[flo
     file = folder / "requests.parquet"
     pq.write_table(requests, file)
     name = "serving-answers"
-    settings, _ = parse([*job.rest, "--requests.path", str(file), "--run.name", name])
+    asked_for = ["--requests.path", str(file), "--requests.max_users", "null", "--run.name", name]
+    settings, _ = parse([*job.rest, *asked_for])
     score(settings)
     table = read_scores(f"{settings.workspace}/scores/{name}")
     return {(row["user_id"], row["item_id"]): (row["score"], row["exit_layer"]) for row in table.to_pylist()}

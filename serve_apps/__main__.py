@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 import tempfile
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +37,9 @@ def main() -> None:
         ):  # fmt: skip
             scheme = "https" if given.tls_certificate else "http"
             print(f"OptiRAG answers at {scheme}://{front.host}:{front.port}/  {hint}", flush=True)
-            threading.Event().wait()
+            while front.alive():
+                time.sleep(1.0)
+            raise OptiragError("the front proxy has ended, and nobody can call: start again")
     except OptiragError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         raise SystemExit(EXIT_CODE) from None

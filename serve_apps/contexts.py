@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -51,7 +52,8 @@ class ContextBuilder:
         self._own = version.key
         self._opened = {version.key: _Opened.of(version)}
         self._poll_s = version.settings["serving"]["events_poll_s"]
-        self._opening, self._ends = threading.Lock(), threading.Event()
+        self._opening = ThreadPoolExecutor(1, "opening")  # of its own: events are stored meanwhile
+        self._ends = threading.Event()
         threading.Thread(target=self._follow, name="events", daemon=True).start()
 
     async def build(self, call: Call, version: Version) -> Context:
@@ -60,7 +62,7 @@ class ContextBuilder:
         Raises:
             ArtifactError: the version cannot be opened.
         """
-        opened = self._opened.get(version.key) or await asyncio.to_thread(self._open, version)
+        opened = self._opened.get(version.key) or await asyncio.wrap_future(self._opening.submit(self._open, version))
         await _reach(opened.log, call.position)
         return _context(opened.contexts, call)
 
@@ -91,9 +93,9 @@ class ContextBuilder:
         """Ids and titles of items with this in their title."""
         return self._mine.items(query, limit)
 
-    async def unknown_items(self, item_ids: Sequence[str]) -> list[str]:
-        """Those of the items that cannot be shown."""
-        return [item_id for item_id in item_ids if not self._mine.knows_item(item_id)]
+    async def fitting(self, item_ids: Sequence[str]) -> tuple[bool, list[str]]:
+        """Whether the data has times, and those of the items that cannot be shown."""
+        return self._mine.timed, [item_id for item_id in item_ids if not self._mine.knows_item(item_id)]
 
     def check_health(self) -> None:
         """Serve asks; an error ends the replica."""
@@ -105,12 +107,11 @@ class ContextBuilder:
         return self._opened[self._own].contexts
 
     def _open(self, version: Version) -> _Opened:
-        with self._opening:
-            if version.key not in self._opened:
-                while len(self._opened) >= MAX_VERSIONS:
-                    self._opened.pop(next(key for key in self._opened if key != self._own))
-                self._opened[version.key] = _Opened.of(version)
-            return self._opened[version.key]
+        if version.key not in self._opened:
+            while len(self._opened) >= MAX_VERSIONS:
+                self._opened.pop(next(key for key in self._opened if key != self._own))
+            self._opened[version.key] = _Opened.of(version)
+        return self._opened[version.key]
 
     def _follow(self) -> None:
         """Apply what other replicas have stored."""
@@ -132,7 +133,7 @@ def _read(events: EventLog) -> None:
     try:
         events.read()
     except OptiragError as error:  # the place is out of reach for now: what is known goes on being served
-        log.warning("the event log cannot be read: %s", error)
+        log.warning("the event log cannot be read at segment %d: %s", events.position, type(error).__name__)
 
 
 def _context(contexts: OnlineContexts, call: Call) -> Context:

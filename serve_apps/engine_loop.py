@@ -48,19 +48,27 @@ class _Call:
     began: float = 0.0
     alone: bool = False  # its row failed among others
 
+    @property
+    def tokens(self) -> int:
+        """Of its prompts, the prefix once."""
+        return len(self.group.prefix) + sum(map(len, self.group.suffixes))
+
 
 class EngineLoop:
     """Scorers of one model, one for each exit policy, behind one thread."""
 
-    def __init__(self, scorers: Mapping[str, Scorer]) -> None:
+    def __init__(self, scorers: Mapping[str, Scorer], *, max_tokens: int) -> None:
         """
         Args:
             scorers: by the name of the policy; they may share a model.
+            max_tokens: prompt tokens in the scorers together; further calls wait outside, where they can be given up.
         """
-        self._scorers = dict(scorers)
+        self._scorers, self._max_tokens = dict(scorers), max_tokens
         self._arrived: deque[_Call] = deque()
         self._asked: deque[tuple[Callable[[], Any], Future]] = deque()
         self._running: dict[tuple[str, int], _Call] = {}  # by policy and number in its scorer
+        self._tokens = 0  # of what runs
+        self.num_steps = 0  # that have ended
         self._wake = threading.Condition()
         self._ends = False
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
@@ -80,6 +88,7 @@ class EngineLoop:
         """
         call = _Call(group, policy)
         with self._wake:
+            self._refuse_after_the_end()
             self._arrived.append(call)
             self._wake.notify()
         return await asyncio.wrap_future(call.future)
@@ -88,6 +97,7 @@ class EngineLoop:
         """What a function says that uses the scorers, such as a trace; called between two steps."""
         future: Future = Future()
         with self._wake:
+            self._refuse_after_the_end()
             self._asked.append((question, future))
             self._wake.notify()
         return await asyncio.wrap_future(future)
@@ -98,6 +108,10 @@ class EngineLoop:
             self._ends = True
             self._wake.notify()
         self._thread.join()
+
+    def _refuse_after_the_end(self) -> None:
+        if self._ends:
+            raise EngineFailed("the engine has stopped")
 
     def _run(self) -> None:
         try:
@@ -111,7 +125,10 @@ class EngineLoop:
             log.exception("this process ends, another one takes its place")
             os._exit(1)
         finally:  # an error that nobody expects: who waits must not wait for ever
-            for future in [call.future for call in (*self._arrived, *self._running.values())]:
+            with self._wake:
+                self._ends = True
+            waiting = [call.future for call in (*self._arrived, *self._running.values())]
+            for future in (*waiting, *(future for _, future in self._asked)):
                 if not future.done():
                     future.set_exception(EngineFailed("the engine has stopped"))
 
@@ -124,27 +141,29 @@ class EngineLoop:
             return True
 
     def _answer(self) -> None:
-        """What was asked beside the scoring."""
-        while self._asked:
+        """The next of what was asked beside the scoring."""
+        if self._asked:
             question, future = self._asked.popleft()
             if future.set_running_or_notify_cancel():
                 _settle(future, question)
 
     def _admit(self) -> None:
-        """All that have arrived; those that failed among others come one at a time, when nothing else runs."""
-        for _ in range(len(self._arrived)):
-            if self._arrived[0].alone and self._running:
+        """What there is room for; those that failed among others come one at a time, when nothing else runs."""
+        while self._arrived:
+            first = self._arrived[0]
+            if self._running and (first.alone or self._tokens + first.tokens > self._max_tokens):
                 return
             call = self._arrived.popleft()
             if not call.alone and not call.future.set_running_or_notify_cancel():  # the caller has gone
                 continue
             try:
                 [number] = self._scorers[call.policy].add([call.group])
-            except OptiragError as error:
+            except (torch.OutOfMemoryError, OptiragError) as error:
                 call.future.set_exception(error)
                 continue
             call.began = call.began or time.perf_counter()
             self._running[call.policy, number] = call
+            self._tokens += call.tokens
             if call.alone:
                 return
 
@@ -155,17 +174,23 @@ class EngineLoop:
             log.warning("a step failed with %s: its groups run again, each alone", type(error).__name__)
             self._again(policy, error)
             return
+        self.num_steps += 1
         for group in scored:
-            self._finish(self._running.pop((policy, group.number)), group)
+            self._finish(self._left(policy, group.number), group)
 
     def _again(self, policy: str, error: Exception) -> None:
         """The groups of a scorer after an error in its step, which has forgotten them."""
         lost = [key for key in self._running if key[0] == policy]
-        for call in [self._running.pop(key) for key in lost]:
+        for call in [self._left(*key) for key in lost]:
             if call.alone:
                 call.future.set_exception(EngineFailed(f"{type(error).__name__} in a step with one call: {error}"))
             else:
                 self._arrived.appendleft(replace(call, alone=True))
+
+    def _left(self, policy: str, number: int) -> _Call:
+        call = self._running.pop((policy, number))
+        self._tokens -= call.tokens
+        return call
 
     def _finish(self, call: _Call, group: ScoredGroup) -> None:
         now = time.perf_counter()

@@ -131,8 +131,9 @@ def _backends(addresses: Sequence[str]) -> str:
         lines += [f"backend {name}", "    balance leastconn", "    http-reuse always"]
         check = ""
         if len(addresses) > 1:
-            # A connection that is refused has carried no request: the next server may get it.
-            lines += ["    retry-on conn-failure", "    retries 3", "    option redispatch 1"]
+            # A connection that is refused has carried no request; one that ends without a word may be tried again, as
+            # events have ids and everything else only reads.
+            lines += ["    retry-on conn-failure empty-response", "    retries 3", "    option redispatch 1"]
             lines += ["    option httpchk GET /-/healthz"]
             check = f" check inter {1000 * CHECK_S:.0f}ms fall 1 rise 1"
         lines += [

@@ -29,6 +29,8 @@ NUM_PORTS = 24
 """For ingress replicas; that of one which has died is used again after a while."""
 
 START_S = 30.0
+PATIENCE_S = 5.0
+"""Of the front beyond the service's own time for a call, which ends with a better answer."""
 
 DIRECT_INGRESS = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",  # with it, replicas listen, and speak gRPC with each other
@@ -77,7 +79,11 @@ def update(settings: Settings, doors: Doors) -> None:
 def _limits(serving: ServingSettings) -> FrontLimits:
     """As many calls get in as scorers take, and as many wait: what is more is refused before it costs anything."""
     calls = serving.max_calls * (serving.max_scorers or serving.num_scorers)
-    return FrontLimits(max_in_flight=math.ceil(calls / serving.num_ingresses), max_queue=calls)
+    return FrontLimits(
+        max_in_flight=math.ceil(calls / serving.num_ingresses),
+        max_queue=calls,
+        server_timeout_s=serving.timeout_s + PATIENCE_S,
+    )
 
 
 def _logical_cpus(settings: Settings) -> int:

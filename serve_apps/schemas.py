@@ -18,6 +18,8 @@ MAX_ITEMS = 1000
 MAX_EVENTS = 1000
 MAX_INLINE_HISTORY = 200
 MAX_TOP_K = 1000
+MAX_EXPLAINED = 50
+"""Items: an explanation runs all layers, and everybody waits meanwhile."""
 MAX_ID = 256
 """Characters of an id."""
 
@@ -41,6 +43,11 @@ Id = Annotated[str, StringConstraints(min_length=1, max_length=MAX_ID, pattern=r
 Moment = Annotated[AwareDatetime, BeforeValidator(_no_number), AfterValidator(_plausible)]
 Rating = Annotated[float, Field(ge=-1e6, le=1e6, strict=True)]
 TopK = Annotated[int, Field(ge=1, le=MAX_TOP_K, strict=True)]
+
+
+def _check_explained(num_items: int, *, explain: bool) -> None:
+    if explain and num_items > MAX_EXPLAINED:
+        raise ValueError(f"{num_items} items to explain, at most {MAX_EXPLAINED} are: ask for fewer")
 
 
 class Body(BaseModel):
@@ -81,8 +88,13 @@ class ScoreRequest(UserRequest):
 
     item_ids: list[Id] = Field(min_length=1, max_length=MAX_ITEMS)
     explain: bool = Field(
-        False, strict=True, description="say of every item what `GET /v1/explain` says; runs all layers"
+        False, strict=True, description=f"say of every item, at most {MAX_EXPLAINED}, what `GET /v1/explain` says"
     )
+
+    @model_validator(mode="after")
+    def _few_explained(self) -> "ScoreRequest":
+        _check_explained(len(self.item_ids), explain=self.explain)
+        return self
 
 
 class RankRequest(ScoreRequest):
@@ -102,6 +114,7 @@ class RecommendRequest(UserRequest):
     def _enough_candidates(self) -> "RecommendRequest":
         if self.top_k > self.num_candidates:
             raise ValueError(f"top_k {self.top_k} exceeds num_candidates {self.num_candidates}")
+        _check_explained(self.num_candidates, explain=self.explain)
         return self
 
 

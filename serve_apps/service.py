@@ -2,13 +2,15 @@
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
+from grpc.aio import AioRpcError
 from ray.exceptions import ActorDiedError, ActorUnavailableError
-from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
+from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError, RequestCancelledError
 
 from optirag_core.config.serving import ServingSettings
 from optirag_core.engine.groups import PairScore
@@ -22,7 +24,7 @@ from serve_apps.remote import awaited
 from serve_apps.version import Version
 
 MICROSECONDS = 1_000_000
-GONE = (ActorDiedError, ActorUnavailableError, DeploymentUnavailableError)
+GONE = (ActorDiedError, ActorUnavailableError, DeploymentUnavailableError, RequestCancelledError, AioRpcError)
 """A replica has ended: another one answers, or will."""
 
 TWICE = "duplicate_pair"
@@ -74,9 +76,9 @@ class Service:
 
     async def interactions(self, asked: schemas.InteractionsRequest) -> schemas.InteractionsAnswer:
         """Store events."""
-        model = await self.model()
-        events = [_event(event, timed=model.timed) for event in asked.events]
-        unknown = {*await self._tried(lambda: self._contexts.unknown_items([event.item_id for event in events]))}
+        item_ids = [event.item_id for event in asked.events]
+        timed, unknown = await self._tried(lambda: self._contexts.fitting(item_ids))
+        events = [_event(event, timed=timed) for event in asked.events]
         problems = [_event_problem(event, unknown) for event in events]
         good = [event for event, problem in zip(events, problems, strict=True) if problem is None]
         stored, position = await self._tried(lambda: self._contexts.append(good)) if good else ([], self._position)
@@ -115,30 +117,37 @@ class Service:
     async def _reply(self, call: Call) -> Reply:
         """Prompts are made by the version that scores them: a scorer of another one, while an update rolls, says so."""
         version, contexts = self._version, {}
-        while version.key not in contexts:
-            contexts[version.key] = await self._tried(partial(self._contexts.build, call, version))
-            reply = await self._tried(partial(self._scorers.score, contexts, explain=call.explain))
-            if isinstance(reply, Reply):
-                return reply
-            if isinstance(reply, Refused):
-                raise Unanswered(reply.status, reply.code, reply.message, reply.retry_after_s)
-            version = reply.version
+        async with self._in_time():
+            while version.key not in contexts:
+                contexts[version.key] = await self._tried(partial(self._contexts.build, call, version))
+                reply = await self._tried(partial(self._scorers.score, contexts, explain=call.explain))
+                if isinstance(reply, Reply):
+                    return reply
+                if isinstance(reply, Refused):
+                    raise Unanswered(reply.status, reply.code, reply.message, reply.retry_after_s)
+                version = reply.version
         raise AssertionError("a scorer has refused prompts of its own version")
 
     async def _tried(self, ask: Callable[[], Awaitable[Any]]) -> Any:
         """An answer of a replica; where one has ended meanwhile, another one's. All calls may be repeated."""
-        retry_after_s = self._serving.retry_after_s
         try:
-            async with asyncio.timeout(self._serving.timeout_s):
+            async with self._in_time():
                 try:
                     return await ask()
                 except GONE:
                     return await ask()
+        except (*GONE, BackPressureError):
+            retry_after_s = self._serving.retry_after_s
+            raise Unanswered(503, "unavailable", "no replica is ready: try again", retry_after_s) from None
+
+    @asynccontextmanager
+    async def _in_time(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._serving.timeout_s):
+                yield
         except TimeoutError:
             message = f"no answer within {self._serving.timeout_s:g} s: try again, or ask for fewer items"
-            raise Unanswered(503, "timeout", message, retry_after_s) from None
-        except (*GONE, BackPressureError):
-            raise Unanswered(503, "unavailable", "no replica is ready: try again", retry_after_s) from None
+            raise Unanswered(503, "timeout", message, self._serving.retry_after_s) from None
 
 
 def _request(asked: schemas.UserRequest, item_ids: Sequence[str] | None) -> Request:

@@ -9,8 +9,12 @@ from typing import Any, Self
 
 from optirag_core.config.settings import Settings
 from optirag_core.config_file import settings_from
+from optirag_core.errors import ConfigError
 from optirag_core.inference.opening import TRAINED, Artifacts, Pin, open_artifacts
 from optirag_core.inference.parts import check_prompts_fit
+
+ANSWERING = ("workspace", "prompt", "evidence", "engine", "exit_heads", "exit_policy", "llm")
+"""Sections of the settings that an answer depends on, beside the artifacts."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,10 @@ class Version:
 
         Raises:
             ArtifactError: one is missing, damaged, or does not fit the others.
-            ConfigError: the LLM cannot read the prompts that the settings allow.
+            ConfigError: the LLM cannot read the prompts that the settings allow, or a kind is unknown.
         """
+        if unknown := [kind for kind in versions or () if kind not in TRAINED]:
+            raise ConfigError(f"artifacts names {unknown[0]!r}: expected one of {', '.join(TRAINED)}")
         artifacts = open_artifacts(settings, *TRAINED, versions=versions)
         check_prompts_fit(settings, artifacts)
         return cls(settings.model_dump(mode="json"), artifacts.pins)
@@ -48,4 +54,5 @@ class Version:
     def key(self) -> str:
         """The same for the same answers."""
         pins = {kind: [pin.version, pin.digest] for kind, pin in self.pins.items()}
-        return sha256(json.dumps([self.settings, pins], sort_keys=True).encode()).hexdigest()
+        settings = {name: self.settings[name] for name in ANSWERING}
+        return sha256(json.dumps([settings, pins], sort_keys=True).encode()).hexdigest()

@@ -54,7 +54,7 @@ class LoggedEvents:
         items, timed = set(raw.items["item_id"].to_pylist()), raw.ratings["event_time"].null_count == 0
         known = [event for event in self.events if event.item_id in items]
         usable = [event for event in known if event.time is not None or not timed]
-        kept = _latest(usable)
+        before, kept = _latest(raw.ratings, usable, timed=timed)
         skipped = {
             "events_without_item": len(self.events) - len(known),
             "events_without_time": len(known) - len(usable),
@@ -64,7 +64,7 @@ class LoggedEvents:
         for user in raw.users["user_id"].to_pylist():
             new_users.pop(user, None)
         users = pa.concat_tables([raw.users, pa.table([list(new_users)], schema=USERS)], promote_options="default")
-        rated = pa.concat_tables([_without(raw.ratings, kept), _ratings(kept, timed=timed)], promote_options="default")
+        rated = pa.concat_tables([before, _ratings(kept, timed=timed)], promote_options="default")
         return replace(
             raw,
             ratings=rated,
@@ -79,22 +79,27 @@ class LoggedEvents:
         )  # fmt: skip
 
 
-def _latest(events: Sequence[UserEvent]) -> list[UserEvent]:
-    """Of the events of one user with one item the last in the log."""
-    latest = {(event.user_id, event.item_id): number for number, event in enumerate(events)}
-    return [events[number] for number in sorted(latest.values())]
-
-
-def _without(ratings: pa.Table, events: Sequence[UserEvent]) -> pa.Table:
-    """The ratings that no event replaces."""
-    again = {(event.user_id, event.item_id) for event in events}
-    theirs = pc.is_in(ratings["user_id"], value_set=pa.array({user_id for user_id, _ in again}, pa.string()))
-    rows = pc.indices_nonzero(theirs)
-    pairs = ratings.select(["user_id", "item_id"]).take(rows).to_pylist()
-    replaced = [(pair["user_id"], pair["item_id"]) in again for pair in pairs]
+def _latest(
+    ratings: pa.Table, events: Sequence[UserEvent], *, timed: bool
+) -> tuple[pa.Table, Sequence[UserEvent]]:  # fmt: skip
+    """Of what a user says of one item the latest: by time, and where there is none or the same by the log's order."""
+    moments = [event.time if timed else 0 for event in events]
+    latest = {
+        (events[number].user_id, events[number].item_id): number
+        for number in sorted(range(len(events)), key=lambda number: (moments[number], number))
+    }
+    theirs = pc.is_in(ratings["user_id"], value_set=pa.array({user_id for user_id, _ in latest}, pa.string()))
     stays = np.ones(len(ratings), dtype=bool)
-    stays[rows.to_numpy()[np.array(replaced, dtype=bool)]] = False
-    return ratings.filter(pa.array(stays))
+    times = ratings["event_time"].cast(pa.int64())
+    for row in pc.indices_nonzero(theirs).to_pylist():
+        pair = ratings["user_id"][row].as_py(), ratings["item_id"][row].as_py()
+        if pair not in latest:
+            continue
+        if timed and times[row].as_py() > moments[latest[pair]]:
+            del latest[pair]
+        else:
+            stays[row] = False
+    return ratings.filter(pa.array(stays)), [events[number] for number in sorted(latest.values())]
 
 
 def _ratings(events: Sequence[UserEvent], *, timed: bool) -> pa.Table:

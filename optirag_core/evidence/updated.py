@@ -62,7 +62,7 @@ class UpdatedEvidence(Evidence):
             if event.order < layer.latest.get(own, ALWAYS) or earlier[place] < known[COUNT, place]:
                 continue
             layer.latest[own] = event.order
-            _count(layer, keys, event, known[:, place], layer.counts[OWN].sum(own), event.order)
+            self._count(layer, keys, event, known[:, place], layer.counts[OWN].sum(own), event.order)
 
     def continued(self, events: Sequence[Rated], moment: int | None) -> Self:
         """The same evidence with events of a single call, oldest first: they count at its moment, whatever their order.
@@ -80,7 +80,7 @@ class UpdatedEvidence(Evidence):
         for place, (event, keys) in enumerate(zip(events, longer._keys_of(asked), strict=True)):
             own = keys[OWN][0]
             so_far = np.add(of_events.counts[OWN].sum(own, moment), new.counts[OWN].sum(own))
-            _count(new, keys, event, known[:, place], so_far, ALWAYS)
+            self._count(new, keys, event, known[:, place], so_far, ALWAYS)
         return longer
 
     def sums(self, pairs: pa.Table) -> list[np.ndarray]:
@@ -94,6 +94,21 @@ class UpdatedEvidence(Evidence):
         used = [layer for layer in self._layers if len(layer.counts[OWN])]
         parts = [self.summed(self._counts, known), *(self.summed(layer.counts, asked) for layer in used)]
         return [sum(columns) for columns in zip(*parts, strict=True)]
+
+    def _count(
+        self, layer: _Layer, keys: Sequence[Sequence[int]], event: Rated, in_files: np.ndarray,
+        so_far: Sequence[float], order: int,
+    ) -> None:  # fmt: skip
+        """Add from an order on what the event says more than the files and earlier events of the same pair.
+
+        Without times the order is the user's own and says nothing in everybody's counts, where all rows always count.
+        """
+        said = np.array([1.0, event.label, np.float32(event.rating)])
+        amounts = tuple((said - in_files - so_far).tolist())
+        for number, (counts, of) in enumerate(zip(layer.counts, keys, strict=True)):
+            everybody = number % 2 == 0 and number != OWN
+            for key in of:
+                counts.add(key, ALWAYS if everybody and not self.timed else order, amounts)
 
     def _layer(self) -> _Layer:
         return _Layer(tuple(RunningCounts() for _ in self._counts))
@@ -127,19 +142,3 @@ class UpdatedEvidence(Evidence):
                 found[pair][2 * number].append(everybody)
                 found[pair][2 * number + 1].append(user)
         return found
-
-
-def _count(
-    layer: _Layer,
-    keys: Sequence[Sequence[int]],
-    event: Rated,
-    in_files: np.ndarray,
-    so_far: Sequence[float],
-    order: int,
-) -> None:
-    """Add from an order on what the event says more than the files and earlier events of the same pair."""
-    said = np.array([1.0, event.label, np.float32(event.rating)])
-    amounts = tuple((said - in_files - so_far).tolist())
-    for counts, of in zip(layer.counts, keys, strict=True):
-        for key in of:
-            counts.add(key, order, amounts)

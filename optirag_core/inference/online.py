@@ -149,6 +149,11 @@ class OnlineContexts:
         titles = [self.title(shown.item_id) for shown in history]
         return KnownUser(history, titles, [neighbour.similarity for neighbour in similar], asking.vector is None)
 
+    @property
+    def timed(self) -> bool:
+        """Whether all interactions have times."""
+        return self._known.histories.timed
+
     def users(self, prefix: str, limit: int) -> list[str]:
         """The first ids, in order, of users with interactions or events that begin like this."""
         with self._lock:

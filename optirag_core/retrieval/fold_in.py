@@ -4,16 +4,12 @@ Shape legend: `I` items, `D` embedding width.
 """
 
 from collections.abc import Collection
-from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
 from torch import Tensor
 
 from optirag_core.data.mapped import SortedIds
-
-ROWS_CACHED = 65_536
-"""Items whose rows are kept, about 10 MiB: searching for them is most of the time that an event takes."""
 
 
 class FoldIn:
@@ -25,7 +21,7 @@ class FoldIn:
             item_ids: [I], ascending.
             vectors: [I, D] float32.
         """
-        self._row, self._vectors = lru_cache(ROWS_CACHED)(SortedIds(item_ids).row), vectors.numpy()
+        self._row, self._vectors = SortedIds(item_ids).row, vectors.numpy()
 
     def vector(self, item_ids: Collection[str]) -> np.ndarray | None:
         """The vector of a user with these interactions.

@@ -85,6 +85,13 @@ def test_what_is_said_again_replaces_what_was_said():
     ]  # fmt: skip
 
 
+def test_with_times_the_latest_counts_whenever_it_came_in():
+    ratings = ratings_table(daily("a", 3))  # i0 to i2, a day apart
+    rows = split_with(ratings, logged(("a", "i1", 1.0, day(0)), ("a", "i2", 1.0, day(5)), ("a", "i2", 2.0, day(4))))
+    said = {row["item_id"]: (row["rating"], row["event_time"]) for row in rows}
+    assert said["i1"] == (ratings["rating"][1].as_py(), day(1)) and said["i2"] == (1.0, day(5))
+
+
 def test_what_cannot_be_shown_is_skipped_and_counted_and_new_users_are_added():
     raw = raw_of(ratings_table(daily("a", 3)))
     events = logged(("a", "zzz", 5.0, day(4)), ("n", "i1", 5.0, day(4)), ("m", "i1", 5.0), ("n", "i2", 1.0, day(5)))

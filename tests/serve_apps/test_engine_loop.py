@@ -27,7 +27,7 @@ def scorer() -> Callable[[str], Scorer]:
 
 @pytest.fixture
 def loop(scorer) -> Iterator[EngineLoop]:
-    engine = EngineLoop({policy: scorer(policy) for policy in POLICIES})
+    engine = EngineLoop({policy: scorer(policy) for policy in POLICIES}, max_tokens=4096)
     yield engine
     engine.close()
 
@@ -88,7 +88,7 @@ def fail_with(scorer: Scorer, poison: UserGroup, error: Exception) -> list[int]:
 def test_a_group_without_memory_fails_alone(scorer):
     failing = scorer("normal")
     failed = fail_with(failing, GROUPS[3], torch.OutOfMemoryError("no memory"))
-    loop = EngineLoop({"normal": failing})
+    loop = EngineLoop({"normal": failing}, max_tokens=4096)
 
     async def asked() -> list:
         return await asyncio.gather(*(loop.score(group, "normal") for group in GROUPS[:6]), return_exceptions=True)
@@ -105,7 +105,7 @@ def test_a_group_without_memory_fails_alone(scorer):
 def test_who_waits_is_told_when_the_engine_breaks(scorer):
     broken = scorer("normal")
     fail_with(broken, GROUPS[0], RuntimeError("nobody expects this"))
-    loop = EngineLoop({"normal": broken})
+    loop = EngineLoop({"normal": broken}, max_tokens=4096)
 
     with pytest.raises(EngineFailed, match="has stopped"):
         asyncio.run(loop.score(GROUPS[0], "normal"))

@@ -210,7 +210,10 @@ def test_callers_do_not_steer_serve() -> None:
         "X-Request-Timeout-Seconds: 9",
         "X-Request-Disconnect-Disabled: 1",
         "X-Forwarded-For: 8.8.8.8",
-        "serve_multiplexed_model_id: m",
+        "Serve-Multiplexed-Model-Id: m",
+        "X-Request-Id: \xff",
+        "X-Session-Id: s",
+        "Traceparent: t",
         "Upgrade: h2c",
     )
     with (

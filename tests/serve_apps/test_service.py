@@ -205,7 +205,7 @@ def test_prompts_are_of_the_version_that_scores_them(
     own_workspace: Settings, version: Version, scorer: ScorerReplica, contexts: ContextBuilder, user_id: str,
     items: list[str],
 ):  # fmt: skip
-    other = Version(changed(own_workspace, serving={"max_calls": 7}).model_dump(mode="json"), version.pins)
+    other = Version(changed(own_workspace, engine={"max_tokens_in_flight": 9000}).model_dump(mode="json"), version.pins)
     recorded = Recorded(contexts)
     answer = run(Service(scorer, recorded, other, own_workspace.serving).score(ask(user_id, items[:2])))
     assert recorded.keys == [other.key, version.key]
