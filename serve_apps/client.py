@@ -64,6 +64,7 @@ class Client:
         except httpx.InvalidURL as error:
             raise ClientError(f"base_url is no URL: {error}: give e.g. http://127.0.0.1:8000") from None
         self._max_retries, self._max_total_s = max_retries, max_total_s
+        self._position = 0  # of the event log, behind what this client has stored
 
     def __repr__(self) -> str:
         return f"Client({self._http.base_url!r})"
@@ -132,7 +133,9 @@ class Client:
         """
         named = [{"event_id": uuid.uuid4().hex, **event} if isinstance(event, Mapping) else event for event in events]
         body = self._body("interactions", schemas.InteractionsRequest, events=named)
-        return self._post("interactions", body, schemas.InteractionsAnswer)
+        answer = self._post("interactions", body, schemas.InteractionsAnswer)
+        self._position = max(self._position, answer.position)
+        return answer
 
     def user(self, user_id: str) -> schemas.UserAnswer:
         """A user's history, and how many similar users there are."""
@@ -158,7 +161,12 @@ class Client:
             return False
 
     def _body(self, route: str, form: type[BaseModel], **values: Any) -> str:
-        """JSON of the arguments; what the service would refuse is refused here, in the same way."""
+        """JSON of the arguments; what the service would refuse is refused here, in the same way.
+
+        A request brings the position of the events that this client has stored: the answer knows them.
+        """
+        if issubclass(form, schemas.UserRequest):
+            values["position"] = self._position
         try:
             return form(**values).model_dump_json(exclude_none=True)
         except ValidationError as error:

@@ -78,6 +78,9 @@ class UserRequest(Body):
     as_of_position: Annotated[int, Field(ge=0, lt=2**31, strict=True)] | None = Field(
         None, description="nothing of the user from this place of the user's own order on is used"
     )
+    position: Annotated[int, Field(ge=0, lt=2**53, strict=True)] = Field(
+        0, description="that `/v1/interactions` has answered: the call knows all events until there, at any replica"
+    )
     history: list[HistoryEntry] = Field(
         [], max_length=MAX_INLINE_HISTORY, description="oldest first, behind what is known; used by this call alone"
     )

@@ -59,7 +59,8 @@ class Service:
 
     async def score(self, asked: schemas.ScoreRequest) -> schemas.ScoreAnswer:
         """Scores in the order asked."""
-        return _answer(await self._reply(Call(_request(asked, asked.item_ids), self._position, explain=asked.explain)))
+        call = Call(_request(asked, asked.item_ids), self._known(asked), explain=asked.explain)
+        return _answer(await self._reply(call))
 
     async def rank(self, asked: schemas.RankRequest) -> schemas.ScoreAnswer:
         """The best first; items that cannot be scored are behind all others, and never cut off."""
@@ -67,7 +68,7 @@ class Service:
 
     async def recommend(self, asked: schemas.RecommendRequest) -> schemas.ScoreAnswer:
         """The retriever's best items, ranked by the LLM."""
-        call = Call(_request(asked, None), self._position, asked.num_candidates, asked.explain)
+        call = Call(_request(asked, None), self._known(asked), asked.num_candidates, asked.explain)
         return _ranked(_answer(await self._reply(call)), asked.top_k)
 
     async def explain(self, user_id: str, item_id: str) -> schemas.ScoreAnswer:
@@ -113,6 +114,10 @@ class Service:
     async def model(self) -> schemas.ModelAnswer:
         """What answers."""
         return await self._tried(self._scorers.model)
+
+    def _known(self, asked: schemas.UserRequest) -> int:
+        """Position of the event log that the call has to know."""
+        return max(self._position, asked.position)
 
     async def _reply(self, call: Call) -> Reply:
         """Prompts are made by the version that scores them: a scorer of another one, while an update rolls, says so."""

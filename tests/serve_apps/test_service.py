@@ -155,6 +155,16 @@ def test_events_survive_a_restart(service: Service, version: Version, items: lis
     assert [entry.item_id for entry in known.history] == items[5:7]
 
 
+def test_a_call_with_a_position_knows_what_another_replica_has_stored(
+    service: Service, own_workspace: Settings, version: Version, scorer: ScorerReplica, items: list[str]
+):
+    slow = Version(changed(own_workspace, serving={"events_poll_s": 1000.0}).model_dump(mode="json"), version.pins)
+    other = Service(scorer, ContextBuilder(slow), version, own_workspace.serving)
+    stored = run(service.interactions(events("roaming", items[8:10])))
+    assert run(other.score(ask("roaming", items[:2]))).cold_start
+    assert not run(other.score(ask("roaming", items[:2], position=stored.position))).cold_start
+
+
 def test_an_explanation_names_nobody_else(service: Service, user_id: str, dataset: Dataset, items: list[str]):
     answer = run(service.explain(user_id, items[0]))
     [item] = answer.items
