@@ -75,7 +75,8 @@ async def _measured(address: str, bodies: Sequence[Body]) -> dict[str, Any]:
         "other_answers": len(flood) - len(accepted) - len(refused),
         "accepted_per_s": round(len(accepted) / SECONDS, 2),
         "accepted_ms": quantiles_ms(accepted), "refused_ms": quantiles_ms(refused),
-        "queue_bound": queue_bound, "bound_ms": round(1e3 * bound, 1), "p99_within_bound": bool(_p99(accepted) <= bound),
+        "queue_bound": queue_bound, "bound_ms": round(1e3 * bound, 1),
+        "p99_within_bound": bool(_p99(accepted) <= bound),
         "policies_of_watched_calls": dict(policies),
         "recovery_s": round(recovery - ended, 2), "recovered": f"{IN_A_ROW} calls in a row within {1e3 * usual:.0f} ms",
     }  # fmt: skip
