@@ -21,7 +21,6 @@ from typing import Any
 
 import httpx
 import numpy as np
-from serve_apps.client import Client, ClientError
 
 from benchmarks.endpoint import Asked, asked, endpoint, replicas
 from optirag_core.config.settings import Settings
@@ -30,6 +29,7 @@ from optirag_core.events.event import UserEvent
 from optirag_core.events.event_log import EventLog
 from optirag_core.inference.opening import open_artifacts
 from optirag_core.storage.base import open_storage
+from serve_apps.client import Client, ClientError
 from serve_apps.schemas import Interaction
 
 NEW_USERS = 20

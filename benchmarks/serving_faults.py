@@ -19,8 +19,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from serve_apps.client import Client, ClientError
-
 from benchmarks.endpoint import Asked, Body, asked, endpoint, replicas, score_bodies
 from optirag_core.config.settings import Settings
 from optirag_core.data.dataset import Dataset
@@ -29,6 +27,7 @@ from ray_jobs.calibrate_exits import calibrate_exits
 from ray_jobs.command import parse
 from ray_jobs.train_exit_heads import train_exit_heads
 from serve_apps.app import Doors
+from serve_apps.client import Client, ClientError
 from serve_apps.local import started, update
 
 CALLERS = 4

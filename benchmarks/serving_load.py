@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from optirag_core.inference.online import OnlineContexts
 
 from benchmarks.endpoint import Asked, Body, asked, closed_loop, endpoint, quantiles_ms, score_bodies
 from optirag_core.data.dataset import Dataset
@@ -26,6 +25,7 @@ from optirag_core.engine.groups import UserGroup
 from optirag_core.engine.loading import load_tokenizer
 from optirag_core.engine.memory import keep_freed_memory
 from optirag_core.engine.scorer import Scorer
+from optirag_core.inference.online import OnlineContexts
 from optirag_core.inference.opening import TRAINED, open_artifacts
 from optirag_core.inference.parts import open_scorers
 from optirag_core.prompting.assembly import Request

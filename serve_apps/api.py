@@ -46,6 +46,16 @@ def create_api(service: Service) -> FastAPI:
         """Store what users have just done; the next call knows it. Events with the same event_id count once."""
         return await service.interactions(asked)
 
+    _add_lookups(api, service)
+    api.router.routes.extend(page_routes())
+    api.add_exception_handler(Unanswered, _unanswered)
+    answer_errors(api)
+    return api
+
+
+def _add_lookups(api: FastAPI, service: Service) -> None:
+    """What is known, and whether somebody answers."""
+
     @api.get("/v1/users")
     async def users(query: str = TEXT, limit: int = LIMIT) -> schemas.UsersAnswer:
         """Users whose ids begin with a text."""
@@ -76,11 +86,6 @@ def create_api(service: Service) -> FastAPI:
         """A scorer answers."""
         await service.model()
         return {"status": "ok"}
-
-    api.router.routes.extend(page_routes())
-    api.add_exception_handler(Unanswered, _unanswered)
-    answer_errors(api)
-    return api
 
 
 def _json(answer: schemas.ScoreAnswer) -> Response:

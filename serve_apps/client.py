@@ -40,7 +40,7 @@ Model = TypeVar("Model", bound=BaseModel)
 class Client:
     """One service and its open connections; may be used from several threads.
 
-    Every method but `ready` raises an `ClientError` where there is no answer.
+    Every method but `ready` raises a `ClientError` where there is no answer.
     """
 
     def __init__(

@@ -41,11 +41,7 @@ class ScorerReplica:
         gpu = bool(settings.actors.num_gpus_per_scorer)
         if not gpu:
             keep_freed_memory()
-        self._scorers = {
-            name: scorer
-            for name, scorer in open_scorers(settings, artifacts, device="cuda" if gpu else "cpu").items()
-            if scorer is not None
-        }
+        self._scorers = open_scorers(settings, artifacts, device="cuda" if gpu else "cpu")
         self._evidence = EvidenceModel.open(artifacts["evidence"].path)
         self._version, self._serving = version, settings.serving
         self._model = model_answer(settings, artifacts, self._scorers, open_calibrations(settings, artifacts))

@@ -6,7 +6,6 @@ from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 from optirag_core.config.settings import Settings
 from optirag_core.data.histories import Histories
 from optirag_core.data.rows import Rows
-from optirag_core.engine.certificate import NORMAL, OVERLOAD
 from optirag_core.engine.heads import AnswerHead, ExitHeads, lm_answer_head
 from optirag_core.engine.loading import check_context, load_answer_ids, load_llm
 from optirag_core.engine.policy import Choice, ExitPolicy
@@ -41,17 +40,17 @@ def open_scorer(settings: Settings, artifacts: Artifacts, *, device: str = "cpu"
     return _scorer(settings, model, heads, open_policy(settings, artifacts), device)
 
 
-def open_scorers(settings: Settings, artifacts: Artifacts, *, device: str = "cpu") -> dict[str, Scorer | None]:
+def open_scorers(settings: Settings, artifacts: Artifacts, *, device: str = "cpu") -> dict[str, Scorer]:
     """Scorers for groups that come at any time, on one copy of the weights.
 
     Returns:
-        By name: `NORMAL` as `open_scorer`, and `OVERLOAD`; None where no cheaper policy is certified.
+        By name: `NORMAL` as `open_scorer`, and `OVERLOAD` where a cheaper policy is certified.
     """
     model, heads = _trained(settings, artifacts, settings.engine.dtype)
-    scorers: dict[str, Scorer | None] = dict.fromkeys((NORMAL, OVERLOAD))
-    for name, choice in open_policies(settings, artifacts).items():
-        scorers[name] = _scorer(settings, model, heads, choice, device, max_waits=settings.serving.max_waits)
-    return scorers
+    return {
+        name: _scorer(settings, model, heads, choice, device, max_waits=settings.serving.max_waits)
+        for name, choice in open_policies(settings, artifacts).items()
+    }
 
 
 def open_recorders(settings: Settings, artifacts: Artifacts, *, device: str = "cpu") -> dict[int | None, Scorer]:
