@@ -73,7 +73,7 @@ HEADERS = (
 def valid_bodies(user_id: str, item_id: str) -> dict[str, Body]:
     """Route -> a body with every field."""
     asked = {
-        "user_id": user_id, "as_of": None, "as_of_position": None,
+        "user_id": user_id, "as_of": None, "as_of_position": None, "position": 0,
         "history": [{"item_id": item_id, "rating": 5.0, "event_time": None}],
     }  # fmt: skip
     event = {"event_id": "fuzz", "user_id": user_id, "item_id": item_id, "rating": 5.0, "event_time": None}

@@ -75,13 +75,15 @@ class AnswerUnforeseen:
             await send(message)
 
         try:
-            await self.app(scope, receive, watched)
+            return await self.app(scope, receive, watched)
         except Exception as error:  # noqa: BLE001  the last resort of a server: no caller above can answer
-            error_id = _logged(error)
-            if started:  # too late for another status: the server cuts the connection
-                raise RuntimeError(f"error {error_id} in the middle of an answer") from None
-            message = f"the service failed; its log has the reason under {error_id}"
-            await error_response(500, "internal", message)(scope, receive, send)
+            failed = error
+        # Behind the handler: an error of what follows, be it of the log, would carry this one's message as its context.
+        error_id = _logged(failed)
+        if started:  # too late for another status: the server cuts the connection
+            raise RuntimeError(f"error {error_id} in the middle of an answer")
+        message = f"the service failed; its log has the reason under {error_id}"
+        return await error_response(500, "internal", message)(scope, receive, send)
 
 
 async def _wrong_fields(_: Request, error: RequestValidationError) -> Response:

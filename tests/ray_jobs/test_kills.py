@@ -196,6 +196,7 @@ def test_sigterm_leaves_a_run_that_is_free_at_once(settings, undisturbed, tmp_pa
     assert content(settings, "term")[0].equals(undisturbed[0])
 
 
+@pytest.mark.thorough
 def test_a_stalled_scorer_ends_the_run_by_name(settings, undisturbed, tmp_path, reliability):
     process = driver(changed(settings, run={"stall_timeout_s": 25.0}), tmp_path, "stalled", 2)
     wait_for(lambda: receipts(settings, "stalled") >= 3, "receipts")

@@ -77,6 +77,7 @@ def test_a_second_run_finds_everything_done(finished_run, caplog):
     assert caplog.text.count("is there already") == len(MADE_BY)
 
 
+@pytest.mark.thorough
 def test_the_same_settings_give_the_same_scores(finished_run, tmp_path):
     again = finished_run.model_copy(update={"workspace": str(tmp_path)})
     pipeline(again)

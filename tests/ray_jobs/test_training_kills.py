@@ -117,6 +117,7 @@ def test_killed_drivers(settings, undisturbed, tmp_path, reliability, request):
     assert not (workspace / ".training").exists()
 
 
+@pytest.mark.thorough
 def test_a_lost_worker_is_replaced(settings, undisturbed, tmp_path, caplog):
     workspace = tmp_path / "workspace"
     one = settings.training.retriever.model_copy(update={"num_workers": 1, "num_cpus_per_worker": 0.5})
