@@ -135,7 +135,8 @@ def _backends(addresses: Sequence[str]) -> str:
             # events have ids and everything else only reads.
             lines += ["    retry-on conn-failure empty-response", "    retries 3", "    option redispatch 1"]
             lines += ["    option httpchk GET /-/healthz"]
-            check = f" check inter {1000 * CHECK_S:.0f}ms fall 1 rise 1"
+            # A replica that is to end says so, and answers for some time: it is asked until its successor is seen.
+            check = f" check inter {1000 * CHECK_S:.0f}ms fall 4 rise 1"
         lines += [
             f"    server serve{number} {address} maxconn {places}{check}" for number, address in enumerate(addresses)
         ]
