@@ -107,17 +107,24 @@ def train_retriever(
         return None
     model = embedding_model(graph.num_nodes, settings, seed=seed)
     model.load_state_dict({name.removeprefix("gcn."): weight for name, weight in best.weights.items()})
-    metrics = {
+    metrics = _metrics(best, settings, training.curve.points(best.history), validation, held_out)
+    vectors = user_and_item_embeddings(model, graph)
+    return TrainedRetriever(*vectors, tuple(best.history), metrics, item_fold_in(model, graph))
+
+
+def _metrics(
+    best: BestWeights, settings: RetrieverSettings, points: Mapping[str, Any], validation: Tensor, held_out: pa.Table
+) -> dict[str, Any]:
+    """What the artifact says of the training."""
+    return {
         "num_epochs": len(best.history),
         "best_epoch": best.epoch,
         "stopped_early": len(best.history) < settings.max_epochs,
         "validation_loss": best.loss,
         "num_validation_edges": validation.size(1),
         "num_skipped_validation_edges": held_out.num_rows - validation.size(1),
-        "curve": {**training.curve.points(best.history), **_ranking_points(best.history)},
+        "curve": {**points, **_ranking_points(best.history)},
     }
-    vectors = user_and_item_embeddings(model, graph)
-    return TrainedRetriever(*vectors, tuple(best.history), metrics, item_fold_in(model, graph))
 
 
 def _ranking_points(epochs: Sequence[Mapping[str, float | None]]) -> dict[str, list[list[float]]]:

@@ -183,9 +183,8 @@ def test_a_planted_event_on_the_target_pair_tells_nothing_of_its_rating(world):
         assert world.title(other) in own
 
 
+@pytest.mark.parametrize("world", [True], indirect=True, ids=["timed"])  # as_of needs times
 def test_a_planted_event_at_the_moment_is_not_known(world):
-    if not world.timed:
-        pytest.skip("as_of needs times")
     user = world.users[0]
     first, second, third, *_ = world.fresh_items(user)
     online = world.online(world.event(1, user, first), world.event(3, "stranger", third))
