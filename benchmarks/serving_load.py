@@ -3,7 +3,8 @@
     python -m benchmarks.serving_load --out benchmarks/results/serving-load.json --config FILE [--workspace DIR]
 
 load       callers 1 to 64 who each ask again at once, 1, 10 and 50 items a call: p50, p95, p99 and pairs per second
-overhead   the endpoint's median less the engine's own for the same calls, one caller
+overhead   the endpoint's median less the engine's own for the same calls, one caller; the engine also with a pause
+           before each call, as HTTP gives it: cores that have been idle are slower at first
 batching   pairs per second of 16 callers over one caller, beside the same of the engine, 16 groups in flight over one
 
 The engine has one thread, so that the other processes have a core; the exit policy is the normal one throughout.
@@ -35,6 +36,7 @@ CANDIDATES = (1, 10, 50)
 CELL_S = 8.0
 WARM_CALLS = 10
 BARE_CALLS = 120
+PAUSE_S = 0.01
 TURNS = 3  # of the endpoint and the engine, alternating
 SETTINGS = ["--actors.torch_threads", "1", "--serving.overload_share", "1.0", "--serving.max_calls", "256"]
 
@@ -66,10 +68,11 @@ class Bare:
         assembled = [self._contexts.assemble(Request(body["user_id"], body["item_ids"])) for body in bodies]
         return [one.prompt.group for one in assembled if one.prompt]
 
-    def seconds(self, groups: Sequence[UserGroup]) -> list[float]:
-        """Of each, alone."""
+    def seconds(self, groups: Sequence[UserGroup], *, pause_s: float = 0.0) -> list[float]:
+        """Of each, alone, after a pause."""
         times = []
         for group in groups:
+            time.sleep(pause_s)
             began = time.perf_counter()
             self._scorer.score([group])
             times.append(time.perf_counter() - began)
@@ -117,18 +120,20 @@ def _one_caller(address: str, bare: Bare, candidates: int) -> dict[str, Any]:
     """The same calls through the endpoint and in the engine, in turns."""
     bodies = list(islice(score_bodies(bare.dataset, candidates, seed=99), BARE_CALLS))
     groups = bare.groups(bodies)
-    over_http, alone = [], []
+    over_http, alone, paused = [], [], []
     for _ in range(TURNS):
         samples = asyncio.run(closed_loop(address, "/v1/score", iter(bodies), callers=1, calls=len(bodies), keep=True))
         over_http += samples
         alone += bare.seconds(groups)
+        paused += bare.seconds(groups, pause_s=PAUSE_S)
     median_ms = 1e3 * statistics.median(sample.seconds for sample in over_http)
-    bare_ms = 1e3 * statistics.median(alone)
+    bare_ms, paused_ms = 1e3 * statistics.median(alone), 1e3 * statistics.median(paused)
     timings = [sample.answer["timings"] for sample in over_http if sample.answer]
     inside = {name: round(statistics.median(timing[name] for timing in timings), 3) for name in timings[0]}
     return {
         "candidates": candidates, "calls": len(over_http), "endpoint_ms": round(median_ms, 2),
-        "engine_ms": round(bare_ms, 2), "overhead_ms": round(median_ms - bare_ms, 2), "inside": inside,
+        "engine_ms": round(bare_ms, 2), "overhead_ms": round(median_ms - bare_ms, 2),
+        "engine_after_a_pause_ms": round(paused_ms, 2), "inside": inside,
     }  # fmt: skip
 
 

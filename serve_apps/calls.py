@@ -42,11 +42,8 @@ class Context:
 class Reply:
     """What a scorer gives."""
 
-    context: Context  # without its group's tokens
-    scores: Sequence[PairScore]  # of the candidates
+    scores: Sequence[PairScore]  # of the group's suffixes
     explanations: Sequence[Explanation] | None
-    prefix_tokens: int
-    suffix_tokens: int
     policy: str
     model_version: str
     queue_s: float

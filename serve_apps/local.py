@@ -4,7 +4,6 @@ Serve's own proxy is left out: every ingress replica listens itself, at one of a
 that are there. A call costs a third of what it does through that proxy.
 """
 
-import math
 import os
 import secrets
 import socket
@@ -16,7 +15,6 @@ from pathlib import Path
 import ray
 from ray import serve
 
-from optirag_core.config.serving import ServingSettings
 from optirag_core.config.settings import Settings
 from ray_jobs.session import exit_on_sigterm, ray_session
 from serve_apps.app import Doors, application
@@ -29,9 +27,6 @@ NUM_PORTS = 24
 """For ingress replicas; that of one which has died is used again after a while."""
 
 START_S = 30.0
-PATIENCE_S = 5.0
-"""Of the front beyond the service's own time for a call, which ends with a better answer."""
-
 DIRECT_INGRESS = {
     "RAY_SERVE_THROUGHPUT_OPTIMIZED": "1",  # with it, replicas listen, and speak gRPC with each other
     "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",  # a replica that is to end is still asked for 0.25 s
@@ -63,7 +58,7 @@ def started(
             backends = [f"{LOOPBACK}:{backend}" for backend in ports]
             with start_front(
                 host, port, backends, settings.serving.max_body_bytes, tls_certificate=tls_certificate,
-                limits=_limits(settings.serving),
+                limits=FrontLimits.of(settings.serving, num_backends=settings.serving.num_ingresses),
             ) as front:  # fmt: skip
                 _await_replica(ports)
                 yield front
@@ -74,16 +69,6 @@ def started(
 def update(settings: Settings, doors: Doors) -> None:
     """Roll to other settings, or to the newest artifacts: old replicas answer until new ones are ready."""
     serve.run(application(settings, doors), name=APP, route_prefix="/")
-
-
-def _limits(serving: ServingSettings) -> FrontLimits:
-    """As many calls get in as scorers take, and as many wait: what is more is refused before it costs anything."""
-    calls = serving.max_calls * (serving.max_scorers or serving.num_scorers)
-    return FrontLimits(
-        max_in_flight=math.ceil(calls / serving.num_ingresses),
-        max_queue=calls,
-        server_timeout_s=serving.timeout_s + PATIENCE_S,
-    )
 
 
 def _logical_cpus(settings: Settings) -> int:

@@ -4,33 +4,46 @@ from collections import Counter
 
 from ray.util import metrics
 
-from serve_apps.calls import Reply
+from serve_apps.calls import Context, Reply
 
 LATENCY_S = [0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30]
 CALLS = [1, 2, 4, 8, 16, 32, 64, 128, 256]
 
 
-class Meters:
+PREFIX = "optirag_serving_"
+
+
+class IngressMeters:
+    """Meters of an ingress replica."""
+
+    def __init__(self) -> None:
+        self._pairs = metrics.Counter(f"{PREFIX}pairs", "pairs by outcome: scored or a problem's code", ("outcome",))
+        self._cold = metrics.Counter(f"{PREFIX}cold_starts", "calls of users without similar users")
+        self._context = metrics.Histogram(f"{PREFIX}context_seconds", "until a call's prompts were made", LATENCY_S)
+
+    def answered(self, context: Context) -> None:
+        """Count a call that got its scores."""
+        if context.cold_start:
+            self._cold.inc()
+        outcomes = Counter(reject.error_code for reject in context.rejects) + Counter(scored=len(context.candidates))
+        for outcome, count in outcomes.items():
+            self._pairs.inc(count, {"outcome": outcome})
+        self._context.observe(context.seconds)
+
+
+class ScorerMeters:
     """Meters of a scorer replica."""
 
     def __init__(self) -> None:
-        prefix = "optirag_serving_"
-        self._pairs = metrics.Counter(f"{prefix}pairs", "pairs by outcome: scored or a problem's code", ("outcome",))
-        self._calls = metrics.Counter(f"{prefix}calls", "calls by policy, or refused", ("outcome",))
-        self._cold = metrics.Counter(f"{prefix}cold_starts", "calls of users without similar users")
-        self._exits = metrics.Counter(f"{prefix}exits", "scored pairs by exit layer", ("layer",))
-        self._queue = metrics.Histogram(f"{prefix}queue_seconds", "until the engine took a call in", LATENCY_S)
-        self._engine = metrics.Histogram(f"{prefix}engine_seconds", "of a call in the engine", LATENCY_S)
-        self._load = metrics.Histogram(f"{prefix}calls_in_flight", "calls in the scorer when one came", CALLS)
+        self._calls = metrics.Counter(f"{PREFIX}calls", "calls by policy, or refused", ("outcome",))
+        self._exits = metrics.Counter(f"{PREFIX}exits", "scored pairs by exit layer", ("layer",))
+        self._queue = metrics.Histogram(f"{PREFIX}queue_seconds", "until the engine took a call in", LATENCY_S)
+        self._engine = metrics.Histogram(f"{PREFIX}engine_seconds", "of a call in the engine", LATENCY_S)
+        self._load = metrics.Histogram(f"{PREFIX}calls_in_flight", "calls in the scorer when one came", CALLS)
 
     def answered(self, reply: Reply) -> None:
         """Count a call that got its scores."""
         self._calls.inc(1, {"outcome": reply.policy})
-        if reply.context.cold_start:
-            self._cold.inc()
-        outcomes = Counter(reject.error_code for reject in reply.context.rejects) + Counter(scored=len(reply.scores))
-        for outcome, count in outcomes.items():
-            self._pairs.inc(count, {"outcome": outcome})
         for layer, count in Counter(pair.exit_layer for pair in reply.scores).items():
             self._exits.inc(count, {"layer": str(layer)})
         self._queue.observe(reply.queue_s)

@@ -6,7 +6,6 @@ earlier; above `serving.max_calls` it refuses.
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import torch
 
@@ -19,9 +18,9 @@ from optirag_core.evidence.model import EvidenceModel
 from optirag_core.inference.explain import Explanation, explain_group
 from optirag_core.inference.parts import open_scorers
 from optirag_core.inference.policy import open_calibrations
-from serve_apps.calls import Context, OtherVersion, Refused, Reply
+from serve_apps.calls import OtherVersion, Refused, Reply
 from serve_apps.engine_loop import EngineFailed, EngineLoop, Scores
-from serve_apps.meters import Meters
+from serve_apps.meters import ScorerMeters
 from serve_apps.model import model_answer
 from serve_apps.schemas import ModelAnswer
 from serve_apps.version import Version
@@ -45,20 +44,21 @@ class ScorerReplica:
         self._evidence = EvidenceModel.open(artifacts["evidence"].path)
         self._version, self._serving = version, settings.serving
         self._model = model_answer(settings, artifacts, self._scorers, open_calibrations(settings, artifacts))
-        self._calls, self._meters = 0, Meters()
+        self._calls, self._meters = 0, ScorerMeters()
         self._known = known_group(self._scorers[NORMAL])
         [[self._expected]] = self._scorers[NORMAL].score([self._known]).scores
         self._loop, self._steps = EngineLoop(self._scorers, max_tokens=settings.engine.max_tokens_in_flight), 0
         self._tolerance = HEALTH_TOLERANCE[settings.engine.dtype]
 
-    async def score(self, contexts: Mapping[str, Context], *, explain: bool = False) -> Reply | Refused | OtherVersion:
+    async def score(
+        self, groups: Mapping[str, UserGroup | None], *, explain: bool = False
+    ) -> Reply | Refused | OtherVersion:
         """Answer one call, or say why not.
 
         Args:
-            contexts: the call's, by the key of the version that made them.
+            groups: the call's prompts, by the key of the version that made them; None where no item can be scored.
         """
-        context = contexts.get(self._version.key)
-        if context is None:
+        if self._version.key not in groups:
             return OtherVersion(self._version)
         if self._calls >= self._serving.max_calls:
             self._meters.refused()
@@ -66,7 +66,7 @@ class ScorerReplica:
         self._calls += 1
         self._meters.load(self._calls)
         try:
-            reply = await self._answered(context, explain=explain)
+            reply = await self._answered(groups[self._version.key], explain=explain)
         except (torch.OutOfMemoryError, ModelError, EngineFailed) as error:
             log.error("a call failed in the engine: %s", type(error).__name__)
             return Refused(503, "engine_failed", "the engine cannot compute this call", self._serving.retry_after_s)
@@ -94,19 +94,16 @@ class ScorerReplica:
         if not abs(pair.score - self._expected.score) <= self._tolerance:  # also where it is no number
             raise OptiragError(f"a known pair has a score of {pair.score}, expected {self._expected.score}")
 
-    async def _answered(self, context: Context, *, explain: bool) -> Reply:
+    async def _answered(self, group: UserGroup | None, *, explain: bool) -> Reply:
         policy = self._policy()
         scores, explanations = Scores([], 0.0, 0.0), None
-        if group := context.group:
+        if group:
             scores = await self._loop.score(group, policy)
             if explain:
                 explanations = await self._loop.ask(lambda: self._explained(group, scores.scores, policy))
         return Reply(
-            context=replace(context, group=None),
             scores=scores.scores,
             explanations=explanations,
-            prefix_tokens=len(group.prefix) if group else 0,
-            suffix_tokens=sum(map(len, group.suffixes)) if group else 0,
             policy=policy,
             model_version=self._model.model_version,
             queue_s=scores.queue_s,

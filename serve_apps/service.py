@@ -19,7 +19,8 @@ from optirag_core.events.event_log import Stored
 from optirag_core.inference.explain import Explanation
 from optirag_core.prompting.assembly import HistoryEntry, Request
 from serve_apps import schemas
-from serve_apps.calls import Call, Refused, Reply
+from serve_apps.calls import Call, Context, Refused, Reply
+from serve_apps.meters import IngressMeters
 from serve_apps.remote import awaited
 from serve_apps.version import Version
 
@@ -55,12 +56,13 @@ class Service:
         """
         self._scorers, self._contexts = awaited(scorers), awaited(contexts)
         self._version, self._serving = version, serving
+        self._meters = IngressMeters()
         self._position = 0  # of the event log, behind what this process has acknowledged
 
     async def score(self, asked: schemas.ScoreRequest) -> schemas.ScoreAnswer:
         """Scores in the order asked."""
         call = Call(_request(asked, asked.item_ids), self._known(asked), explain=asked.explain)
-        return _answer(await self._reply(call))
+        return await self._answered(call)
 
     async def rank(self, asked: schemas.RankRequest) -> schemas.ScoreAnswer:
         """The best first; items that cannot be scored are behind all others, and never cut off."""
@@ -69,7 +71,7 @@ class Service:
     async def recommend(self, asked: schemas.RecommendRequest) -> schemas.ScoreAnswer:
         """The retriever's best items, ranked by the LLM."""
         call = Call(_request(asked, None), self._known(asked), asked.num_candidates, asked.explain)
-        return _ranked(_answer(await self._reply(call)), asked.top_k)
+        return _ranked(await self._answered(call), asked.top_k)
 
     async def explain(self, user_id: str, item_id: str) -> schemas.ScoreAnswer:
         """One pair, explained."""
@@ -119,15 +121,17 @@ class Service:
         """Position of the event log that the call has to know."""
         return max(self._position, asked.position)
 
-    async def _reply(self, call: Call) -> Reply:
+    async def _answered(self, call: Call) -> schemas.ScoreAnswer:
         """Prompts are made by the version that scores them: a scorer of another one, while an update rolls, says so."""
-        version, contexts = self._version, {}
+        version, groups = self._version, {}
         async with self._in_time():
-            while version.key not in contexts:
-                contexts[version.key] = await self._tried(partial(self._contexts.build, call, version))
-                reply = await self._tried(partial(self._scorers.score, contexts, explain=call.explain))
+            while version.key not in groups:
+                context = await self._tried(partial(self._contexts.build, call, version))
+                groups[version.key] = context.group
+                reply = await self._tried(partial(self._scorers.score, groups, explain=call.explain))
                 if isinstance(reply, Reply):
-                    return reply
+                    self._meters.answered(context)
+                    return _answer(context, reply)
                 if isinstance(reply, Refused):
                     raise Unanswered(reply.status, reply.code, reply.message, reply.retry_after_s)
                 version = reply.version
@@ -195,19 +199,19 @@ def _outcome(event: UserEvent, became: Stored | schemas.Problem) -> schemas.Even
     return schemas.EventOutcome(event_id=event.event_id, status=became.value)
 
 
-def _answer(reply: Reply) -> schemas.ScoreAnswer:
-    context = reply.context
+def _answer(context: Context, reply: Reply) -> schemas.ScoreAnswer:
+    group = context.group
     return schemas.ScoreAnswer(
         user_id=context.user_id,
-        items=_items(reply),
+        items=_items(context, reply),
         cold_start=context.cold_start,
         num_similar_users=context.num_similar_users,
         unknown_entries=context.unknown_entries,
         model_version=reply.model_version,
         policy=reply.policy,
         tokens=schemas.Tokens(
-            prefix=reply.prefix_tokens,
-            suffixes=reply.suffix_tokens,
+            prefix=len(group.prefix) if group else 0,
+            suffixes=sum(map(len, group.suffixes)) if group else 0,
             dropped_entries=context.dropped_entries,
             dropped_users=context.dropped_users,
         ),
@@ -217,9 +221,8 @@ def _answer(reply: Reply) -> schemas.ScoreAnswer:
     )
 
 
-def _items(reply: Reply) -> list[schemas.ScoredItem]:
+def _items(context: Context, reply: Reply) -> list[schemas.ScoredItem]:
     """One per item asked, in order: of an item that is asked twice the first gets the score."""
-    context = reply.context
     explanations = reply.explanations or [None] * len(reply.scores)
     scored = dict(zip(context.candidates, zip(reply.scores, explanations, strict=True), strict=True))
     rejects = {(reject.item_id, reject.error_code == TWICE): reject for reject in context.rejects}

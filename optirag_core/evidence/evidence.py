@@ -40,6 +40,9 @@ PAIRS_AT_ONCE = 500_000
 OWN = 3
 """Place of the pair's own rows among the counts."""
 
+LAST_POSITION = np.iinfo(np.int32).max
+"""Hides nothing."""
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -141,16 +144,16 @@ class Evidence:
     def summed(self, counts: Sequence[Counts | RunningCounts], asked: Asked) -> list[np.ndarray]:
         """`sums` of these counts, which may be of other rows of the same items."""
         sums, num_pairs = [], len(asked.user)
+        some_hidden = np.any(asked.before < LAST_POSITION)
         own = counts[OWN].sums(own_keys(asked, len(self._items)), asked.before)  # [3, n]
         in_twos = zip(counts[::2], counts[1::2], strict=True)
         for keys, (everybody, user) in zip(self.keys(asked), in_twos, strict=True):
             pair = np.arange(num_pairs) if keys.pair is None else keys.pair
             before = asked.before[pair]
             mine = user.sums(keys.user, before)  # [3, E]
-            if self.timed:
-                all_rows = everybody.sums(keys.everybody, before)
-            else:  # the position hides rows of this user alone
-                all_rows = everybody.sums(keys.everybody) - user.sums(keys.user) + mine
+            all_rows = everybody.sums(keys.everybody, before if self.timed else None)
+            if not self.timed and some_hidden:  # by the position, of this user alone
+                all_rows += mine - user.sums(keys.user)
             for counted in (all_rows, mine):
                 others = counted - own[:, pair]
                 sums.append(others if keys.pair is None else _summed(others, pair, num_pairs))
@@ -175,7 +178,7 @@ class Evidence:
             moments = pc.fill_null(pairs["as_of"].cast(pa.int64()), np.iinfo(np.int64).max)
             before = np.searchsorted(self._times, moments.to_numpy())
         else:
-            positions = pc.fill_null(pairs["as_of_position"], np.iinfo(np.int32).max)
+            positions = pc.fill_null(pairs["as_of_position"], LAST_POSITION)
             before = np.maximum(positions.to_numpy().astype(np.int64), 0)
         return Asked(self._users.rows(pairs["user_id"]), self._items.rows(pairs["item_id"]), before)
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from optirag_core.errors import ConfigError
@@ -285,20 +286,20 @@ def test_a_taken_port_and_a_bad_certificate_are_refused(backend: int, tmp_path: 
         start_front("127.0.0.1", 0, [f"127.0.0.1:{backend}"], MAX_BODY_BYTES, tls_certificate=tmp_path / "none.pem")
 
 
-def test_it_ends_with_its_parent(backend: int) -> None:
-    program = (
-        "import time; from serve_apps.front import start_front\n"
-        f"print(start_front('127.0.0.1', 0, ['127.0.0.1:{backend}'], 1000).pid, flush=True); time.sleep(60)"
-    )
-    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as parent:
-        front = int(parent.stdout.readline())
+def test_the_command_passes_requests_and_its_proxy_ends_with_it(backend: int) -> None:
+    command = [sys.executable, "-m", "serve_apps.front", "--config", "ray_jobs/configs/demo.yaml", "--port", "0"]
+    command += ["--backend", f"127.0.0.1:{backend}", "--serving.max_body_bytes", str(MAX_BODY_BYTES)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
+        said = parent.stdout.readline()
+        address, to = said.split(" -> ")
+        assert to.strip() == f"127.0.0.1:{backend}"
+        assert exchanged(int(address.rpartition(":")[2]), post(SCORE, CLOSE)) == [200]
+        [front] = psutil.Process(parent.pid).children()
         parent.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + 10
-    while Path(f"/proc/{front}/stat").exists() and time.monotonic() < deadline:
-        if Path(f"/proc/{front}/stat").read_text().split()[2] == "Z":
-            break
+    while front.is_running() and front.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert not Path(f"/proc/{front}").exists() or Path(f"/proc/{front}/stat").read_text().split()[2] == "Z"
+    assert not front.is_running() or front.status() == psutil.STATUS_ZOMBIE
 
 
 def test_it_has_nowhere_to_log_to(backend: int) -> None:

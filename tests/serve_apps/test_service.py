@@ -1,6 +1,7 @@
 """The endpoint without its HTTP: answers, events, overload."""
 
 import asyncio
+import time
 import uuid
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from optirag_core.inference.opening import TRAINED, open_artifacts
 from optirag_core.inference.parts import open_assembler, open_scorer
 from optirag_core.inference.prompts import assembled_prompts, groups_of
 from optirag_core.inference.requests import test_requests as requests_of_the_test_split
+from optirag_core.prompting.assembly import Request
 from serve_apps import schemas
 from serve_apps.calls import Call, Context
 from serve_apps.contexts import ContextBuilder
@@ -220,6 +222,21 @@ def test_prompts_are_of_the_version_that_scores_them(
     answer = run(Service(scorer, recorded, other, own_workspace.serving).score(ask(user_id, items[:2])))
     assert recorded.keys == [other.key, version.key]
     assert all(item.score is not None for item in answer.items)
+
+
+def test_another_version_is_closed_when_its_update_has_ended(
+    own_workspace: Settings, version: Version, user_id: str, items: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("serve_apps.contexts.IDLE_S", 0.0)
+    quick = Version(changed(own_workspace, serving={"events_poll_s": 0.1}).model_dump(mode="json"), version.pins)
+    other = Version(changed(own_workspace, engine={"max_tokens_in_flight": 9000}).model_dump(mode="json"), version.pins)
+    builder, call = ContextBuilder(quick), Call(Request(user_id, items[:2]))
+    before = run(builder.build(call, other))
+    deadline = time.monotonic() + 20
+    while len(builder._opened) > 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert list(builder._opened) == [quick.key]
+    assert run(builder.build(call, other)).group == before.group
 
 
 def test_the_health_check_notices_a_wrong_score(version: Version):
