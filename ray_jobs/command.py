@@ -5,9 +5,10 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import transformers
+import yaml
 from ray.exceptions import RayError
 from ray.train import TrainingFailedError
 
@@ -25,23 +26,26 @@ QUIET_LOGGERS = ("ray", "ray.data", "ray.train", "matplotlib", "faiss.loader")
 def run_job(job: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
     """Parse `sys.argv`, run `job(settings, **arguments)`, turn an `OptiragError` into one line and exit code 2.
 
-    With `--plan` what the job will need is printed, and nothing is run.
+    With `--plan` what the job will need is printed, with `--dry-run` all settings that it would have, and nothing run.
 
     Args:
         job: its docstring is the command's help.
         arguments: names of required arguments of this job beside the settings.
     """
     try:
-        settings, given, planned = _parsed(sys.argv[1:], job.__doc__ or "", arguments)
+        settings, given, instead = _parsed(sys.argv[1:], job.__doc__ or "", arguments)
         exit_on_sigterm()
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
         transformers.utils.logging.disable_progress_bar()
         for name in QUIET_LOGGERS:
             logging.getLogger(name).setLevel(logging.WARNING)
-        if planned:
+        if instead == "plan":
             print_plan(settings, job.__name__)
             return
         check_submitted(settings)
+        if instead == "dry_run":
+            print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), end="")
+            return
         job(settings, **given)
     except OptiragError as error:
         _stop(error)
@@ -67,8 +71,10 @@ def parse(argv: Sequence[str], *, arguments: Sequence[str] = ()) -> tuple[Settin
     return settings, given
 
 
-def _parsed(argv: Sequence[str], description: str, arguments: Sequence[str]) -> tuple[Settings, dict[str, str], bool]:
-    """Settings, the job's own arguments, and whether it is only planned."""
+def _parsed(
+    argv: Sequence[str], description: str, arguments: Sequence[str]
+) -> tuple[Settings, dict[str, str], Literal["plan", "dry_run"] | None]:
+    """Settings, the job's own arguments, and what is to be done instead of running it."""
     parser = argparse.ArgumentParser(
         description=description.splitlines()[0] if description else None,
         epilog=f"Any setting: --section.key value. Short names: {', '.join(f'--{name}' for name in ALIASES)}.",
@@ -83,15 +89,21 @@ def _parsed(argv: Sequence[str], description: str, arguments: Sequence[str]) -> 
     parser.add_argument(
         "--events", action="store_true", help="the data set also holds what the endpoint's event log holds by now"
     )
-    parser.add_argument(
-        "--plan", action="store_true", help="print what it will need (memory, steps, FLOPs, hours), and run nothing"
-    )
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument(
+        "--plan", action="store_const", dest="instead", const="plan",
+        help="print what it will need (memory, steps, FLOPs, hours), and run nothing",
+    )  # fmt: skip
+    instead.add_argument(
+        "--dry-run", action="store_const", dest="instead", const="dry_run",
+        help="check the settings, print all of them as they would be used, and run nothing",
+    )  # fmt: skip
     for name in arguments:
         parser.add_argument(f"--{name}", required=True)
     known, rest = parser.parse_known_args(argv)
     flags = [(key, "true") for key, given in _flags(known).items() if given]
     settings = load_settings(known.config, flags + _pairs(rest))
-    return settings, {name: getattr(known, name) for name in arguments}, known.plan
+    return settings, {name: getattr(known, name) for name in arguments}, known.instead
 
 
 def _flags(known: argparse.Namespace) -> dict[str, bool]:

@@ -102,3 +102,16 @@ def test_vicuna_is_planned_in_little_memory():
     assert peak < 1.5 * GIB
     assert "6,738,415,616 parameters, Vicuna-7B's shape" in printed
     assert re.search(r"^\* +tune_llm, LoRA of rank 8 +8 x A100 +\d+\.\d of 36\.0 GiB ", printed, re.MULTILINE)
+
+
+def test_a_dry_run_prints_the_settings_that_the_job_would_have(tmp_path, monkeypatch, capsys):
+    config, workspace = tmp_path / "config.yaml", tmp_path / "workspace"
+    config.write_text(yaml.safe_dump(tiny_settings(workspace).model_dump(mode="json")), encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["job", "--config", str(config), "--dry-run", "--seed", "17"])
+
+    run_job(score)
+
+    printed = tmp_path / "printed.yaml"
+    printed.write_text(capsys.readouterr().out, encoding="utf-8")
+    assert load_settings(printed) == load_settings(config, [("seed", "17")])
+    assert not workspace.exists()
