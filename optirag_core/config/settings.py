@@ -8,10 +8,10 @@ from pydantic import Field, field_validator, model_validator
 from optirag_core.config.data import DatasetSettings, EvidenceSettings, IndexSettings, PromptSettings, RetrieverSettings
 from optirag_core.config.exits import CalibrationSettings, ExitFeaturesSettings, ExitHeadsSettings, ExitPolicySettings
 from optirag_core.config.llm import LlmSettings
+from optirag_core.config.plan import PlanSettings
 from optirag_core.config.run import (
     ActorsSettings,
     EngineSettings,
-    PlanSettings,
     RaySettings,
     RequestsSettings,
     RunSettings,
