@@ -43,6 +43,7 @@ MADE_BY = {
     "exit_policy": "calibrate_exits",
     "scores": "score",
     "reports": "evaluate",
+    "comparisons": "compare",
 }
 """Kind -> the job that makes it."""
 TRAININGS = ".training"

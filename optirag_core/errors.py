@@ -17,6 +17,7 @@
         ├── RunMismatch        it was begun with other inputs or settings
         ├── RunOwned           another driver is at it
         ├── RunIncomplete      pairs are missing, there twice, or too many of them rejected: nothing is committed
+        ├── RunHeld            it differs too much from the run before: it is committed, and not the newest
         ├── ShardFailed        a shard ended its process again and again
         ├── RunStalled         no shard was finished for `run.stall_timeout_s`
         └── ResourcesMissing   the cluster lacks what the settings ask for
@@ -91,6 +92,10 @@ class RunOwned(RunError):
 
 class RunIncomplete(RunError):
     """Pairs are missing, there twice, or too many of them rejected."""
+
+
+class RunHeld(RunError):
+    """The run is committed and differs too much from the one before to become the newest."""
 
 
 class ShardFailed(RunError):

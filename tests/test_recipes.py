@@ -70,6 +70,7 @@ CHANGES = {
     "run.name": ("night", ""),
     "run.pairs_per_shard": (10, "scores"),
     "run.lease_s": (10.0, ""),
+    "compare.max_auc_drop": (0.01, ""),
     "actors.num_scorers": (2, ""),
     "actors.torch_threads": (1, "scores"),
     "actors.num_gpus_per_scorer": (1.0, "scores"),

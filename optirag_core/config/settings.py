@@ -5,6 +5,7 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
+from optirag_core.config.comparison import CompareSettings
 from optirag_core.config.data import DatasetSettings, EvidenceSettings, IndexSettings, PromptSettings, RetrieverSettings
 from optirag_core.config.exits import CalibrationSettings, ExitFeaturesSettings, ExitHeadsSettings, ExitPolicySettings
 from optirag_core.config.llm import LlmSettings
@@ -43,6 +44,7 @@ class Settings(Section):
     engine: EngineSettings = EngineSettings()
     requests: RequestsSettings = RequestsSettings()
     run: RunSettings = RunSettings()
+    compare: CompareSettings = CompareSettings()
     actors: ActorsSettings = ActorsSettings()
     serving: ServingSettings = ServingSettings()
     training: TrainingSettings = TrainingSettings()

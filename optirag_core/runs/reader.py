@@ -1,6 +1,7 @@
 """Reads a committed run, the newest or a named one: always whole, and verified."""
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,11 +18,15 @@ from optirag_core.storage.base import open_storage
 SCHEMAS = {"scores": SCORES, "rejects": REJECTS}
 
 
-def read_scores(uri: str, *, kind: str = "scores", storage: StorageSettings | None = None) -> pa.Table:
+def read_scores(
+    uri: str, *, kind: str = "scores", storage: StorageSettings | None = None,
+    kept: Callable[[pa.Table], pa.Table] | None = None,
+) -> pa.Table:  # fmt: skip
     """The scores, or with `kind="rejects"` the rejects, of a committed run.
 
     Args:
         uri: `<workspace>/scores` for the newest run, `<workspace>/scores/<run>` for another.
+        kept: table of one file -> the part of it that is wanted; default: all.
 
     Raises:
         ArtifactMissing: no run is committed there.
@@ -37,7 +42,8 @@ def read_scores(uri: str, *, kind: str = "scores", storage: StorageSettings | No
             run.storage.download(f"{run.folder}/{path}", file)
             if file_sha256(file) != manifest["files"][path]["sha256"]:
                 raise ArtifactCorrupt(f"{run.uri}/{path} differs from its manifest; score again")
-            tables.append(pq.read_table(file, page_checksum_verification=True))
+            table = pq.read_table(file, page_checksum_verification=True)
+            tables.append(kept(table) if kept else table)
     return _concatenated(tables, kind)
 
 

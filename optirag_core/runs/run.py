@@ -104,15 +104,24 @@ class Run:
         used = {f"{self.folder}/{path}" for path in manifest["files"]}
         return [path for path in self.storage.list(f"{self.folder}/attempts") if path not in used]
 
-    def become_latest(self, manifest: Mapping[str, Any], *, keep_newer: bool) -> None:
+    def become_latest(
+        self, manifest: Mapping[str, Any], *, keep_newer: bool, check: Callable[[str], None] | None = None
+    ) -> None:
         """Point `LATEST` at this committed run.
 
         Args:
             keep_newer: leave it at a run that was committed later.
+            check: is given the name of the run that readers have got until now, where it is another one and still
+                there; what it raises leaves `LATEST` as it is.
         """
         path = f"{KIND}/{LATEST}"
-        if not keep_newer or not self._is_newer(self.storage.read(path), manifest["created_at"]):
-            self.storage.write(path, self.name.encode())
+        latest = self.storage.read(path)
+        if keep_newer and self._is_newer(latest, manifest["created_at"]):
+            return
+        before = None if latest is None else Run(self.storage, latest.decode(errors="replace").strip())
+        if check and before and before.name != self.name and self.storage.exists(f"{before.folder}/{MANIFEST}"):
+            check(before.name)
+        self.storage.write(path, self.name.encode())
 
     def _is_newer(self, latest: bytes | None, created_at: str) -> bool:
         """Whether the run that `LATEST` names was committed after this time."""

@@ -63,8 +63,10 @@ class Work:
     """What one driver does at a run; `begin` makes it.
 
     Attributes:
+        name: of the run.
         left: the shards that had no receipt when the work began, in order; none of a committed run.
         pairs: of the whole run.
+        num_shards: of the whole run.
         resumed: pairs of the shards that earlier drivers finished.
     """
 
@@ -76,9 +78,10 @@ class Work:
         self._receipts = dict(receipts or {})
         self._lease, self._manifest = lease, manifest
         self._began_s = time.monotonic()
+        self.name = run.name
         open_shards = () if manifest else plan.shards
         self.left = tuple(shard for shard in open_shards if shard.number not in self._receipts)
-        self.pairs = plan.pairs
+        self.pairs, self.num_shards = plan.pairs, len(plan.shards)
         self.resumed = plan.pairs - sum(shard.pairs for shard in self.left)
 
     @property
@@ -97,7 +100,7 @@ class Work:
 
     def commit(
         self, pages: Callable[..., Mapping[str, bytes]] | None = None, *, parents: Mapping[str, str],
-        max_reject_share: float, keep_newer: bool = False,
+        max_reject_share: float, keep_newer: bool = False, check: Callable[[str], None] | None = None,
     ) -> dict[str, Any]:  # fmt: skip
         """Show the scores of all shards to readers, at once, as the newest run; a committed run stays as it is.
 
@@ -108,6 +111,7 @@ class Work:
             parents: artifact kind -> digest.
             max_reject_share: of all pairs; with more rejects nothing is committed.
             keep_newer: where another run was committed after this one, that one stays the newest.
+            check: as for `Run.become_latest`: what it raises leaves the run committed, and not the newest.
 
         Returns:
             The run's manifest.
@@ -124,7 +128,7 @@ class Work:
             seconds = time.monotonic() - self._began_s
             made = pages(totals, seconds=seconds, resumed=self.resumed) if pages else {}
             self._manifest = self._create_manifest(receipts, totals, parents, made)
-        self._run.become_latest(self._manifest, keep_newer=keep_newer)
+        self._run.become_latest(self._manifest, keep_newer=keep_newer, check=check)
         return self._manifest
 
     def _check_lease(self) -> None:
