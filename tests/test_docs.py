@@ -118,7 +118,7 @@ def test_operations_quotes_messages_of_the_code():
     quoted = [found for row in rows for found in re.findall(r"`(\w+): ([^`]+)`", row)]
     parts = [part.strip(" :;/") for _, message in quoted for part in re.split(r"\.\.\.+", message)]
 
-    assert len(quoted) > 40
+    assert len(quoted) > 30
     assert all(issubclass(getattr(errors, name), errors.OptiragError) for name, _ in quoted if name != "warning")
     assert [part for part in parts if part not in messages] == []
 
