@@ -115,7 +115,7 @@ def test_operations_quotes_messages_of_the_code():
     strings = [node.value for file in CODE for node in ast.walk(ast.parse(text(file))) if _is_text(node)]
     messages = "\n".join(strings).replace("`", "")
     rows = [row for row in text(ROOT / "docs/operations.md").splitlines() if row.startswith("|")]
-    quoted = [found for row in rows for found in re.findall(r"`(\w+): ([^`]+)`", row)]
+    quoted = [found for row in rows for found in re.findall(r"`([A-Z]\w+|warning): ([^`]+)`", row)]
     parts = [part.strip(" :;/") for _, message in quoted for part in re.split(r"\.\.\.+", message)]
 
     assert len(quoted) > 30
