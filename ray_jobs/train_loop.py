@@ -32,6 +32,7 @@ from optirag_core.recipes import Recipe, prompt_config
 from optirag_core.training.checkpoints import Checkpoints
 from optirag_core.training.workers import Workers
 from ray_jobs.progress import Reporter, progress_shown
+from ray_jobs.resources import check_workers
 from ray_jobs.session import own_error
 from ray_jobs.trackers import tracking
 
@@ -89,7 +90,7 @@ def fit(
     try:
         with tracking(settings.tracking, recipe) as tracked:
             with progress_shown(recipe.kind, unit, tracked.add) as board:
-                result = _fitted(loop, config | {"board": board}, workers, storage, settings.training.max_failures)
+                result = _fitted(loop, config | {"board": board}, workers, storage, settings)
             with scratch_folder() as folder:
                 result.checkpoint.to_directory(str(folder))
                 if not workers.num_workers:  # in-process nothing is uploaded: the checkpoint is the worker's folder
@@ -107,13 +108,15 @@ def fit(
 
 def _fitted(
     loop: Callable[[dict[str, Any]], None], config: dict[str, Any], workers: WorkersSettings, storage: str,
-    max_failures: int,
+    settings: Settings,
 ) -> Result:  # fmt: skip
     """Lost workers are replaced; an error that the loop raised ends the run at once, as it would come again.
 
     Ray Train's own `FailureConfig` does not tell the two apart.
     """
+    max_failures = settings.training.max_failures
     for failures in range(max_failures + 1):
+        check_workers(config["kind"], workers, settings.ray.wait_for_nodes_s)
         run_config = RunConfig(name=f"{config['kind']}-{failures}", storage_path=storage)
         try:
             return _trainer(loop, config, workers, run_config).fit()

@@ -122,15 +122,21 @@ class TrainingSettings(Section):
 
 
 class TrackingSettings(Section):
-    """Where a training's figures go while it runs, beside the terminal."""
+    """Where a training's figures and a scoring run's events go, beside the terminal."""
 
     tensorboard: str | None = Field(None, description="folder of TensorBoard's event files, one folder per training")
     mlflow: str | None = Field(None, description="MLflow's tracking URI, e.g. http://host:5000")
+    events: str | None = Field(
+        None, description="`stdout`, `stderr` or a file: one JSON line for each event of a scoring run"
+    )
+    pushgateway: str | None = Field(
+        None, description="URL of a Prometheus Pushgateway, which is told when a run is committed"
+    )
 
-    @field_validator("tensorboard")
+    @field_validator("tensorboard", "events")
     @classmethod
-    def _absolute(cls, folder: str | None) -> str | None:
-        return folder and str(Path(folder).absolute())
+    def _absolute(cls, path: str | None) -> str | None:
+        return path if path in (None, "stdout", "stderr") else str(Path(path).absolute())
 
 
 class PlanSettings(Section):
@@ -169,3 +175,6 @@ class RaySettings(Section):
     address: str = Field("local", description="`local` starts a Ray on this machine; `auto` joins the cluster's")
     num_cpus: Count = Field(2, description="logical CPUs of the local Ray")
     object_store_mib: Annotated[int, Field(ge=80)] = 256
+    wait_for_nodes_s: Annotated[float, Field(ge=0.0)] = Field(
+        0.0, description="how long a job waits for an autoscaler to bring the nodes it needs; 0: they have to be there"
+    )
