@@ -1,23 +1,28 @@
-"""What every stage of a scoring run is at, for the driver's watchdog."""
+"""What every stage of a scoring run is at, for the driver's watchdog and for the run's events."""
 
 import os
 import socket
+import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 from ray.actor import ActorHandle
 
 from optirag_core.errors import ShardFailed
+from ray_jobs.run_events import Event, event
 
 STAGES = ("build", "score")
 MAX_ATTEMPTS = 3
 """Of a shard in one stage: Ray would give a shard that always kills its process to the next one for ever."""
 PATIENCE_S = 10.0
 """A board that does not answer within it lives on a Ray that does not answer."""
+TELL_S = 1.0
+"""Between two looks of the driver at what has happened."""
 
 
 @dataclass(frozen=True)
@@ -25,34 +30,70 @@ class OpenShard:
     """A shard that a process has begun and not ended."""
 
     shard: int
+    attempt: int
     pid: int
     host: str
     began_s: float  # of the board's clock
 
+    def event(self, name: str, stage: str, **fields: Any) -> Event:
+        """What has happened to it."""
+        return event(name, host=self.host, pid=self.pid, stage=stage, shard=self.shard, attempt=self.attempt, **fields)
 
-@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)  # what it forgets with its node only delays a verdict
+
+# What it forgets with its node only delays a verdict, and an event of that second is not told.
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class RunBoard:
     """Shards begun and not ended, by stage and process."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, tells: bool = False) -> None:
+        """
+        Args:
+            tells: keep events until somebody takes them.
+        """
         self._open: dict[tuple[str, int, str], OpenShard] = {}
         self._ended = dict.fromkeys(STAGES, 0)
         self._last = ""  # the scorer that ended a shard last
         self._attempts: Counter[tuple[str, int]] = Counter()
+        self._tells, self._events = tells, list[Event]()
+        self._finished: set[int] = set()
 
     def begin(self, stage: str, shard: int, pid: int, host: str) -> int:
         """How often the shard has now been begun in this stage."""
-        kept = {key: entry for key, entry in self._open.items() if (key[0], entry.shard) != (stage, shard)}
-        self._open = kept  # a process that died at the shard ended nothing
-        self._open[stage, pid, host] = OpenShard(shard, pid, host, time.monotonic())
+        for key, entry in list(self._open.items()):
+            if (key[0], entry.shard) == (stage, shard):  # a process that died at the shard ended nothing
+                self._tell(entry.event("shard_failed", stage, error="ProcessDied"))
+                del self._open[key]
         self._attempts[stage, shard] += 1
-        return self._attempts[stage, shard]
+        attempt = self._attempts[stage, shard]
+        self._open[stage, pid, host] = begun = OpenShard(shard, attempt, pid, host, time.monotonic())
+        if attempt <= MAX_ATTEMPTS:
+            self._tell(begun.event("shard_begun", stage))
+        return attempt
 
-    def end(self, stage: str, pid: int, host: str) -> None:
-        self._open.pop((stage, pid, host), None)
+    def end(self, stage: str, pid: int, host: str, error: str | None = None, **figures: Any) -> None:
+        """
+        Args:
+            error: name of what ended the process's work at the shard.
+            figures: of a shard that is finished, for its event.
+        """
+        ended = self._open.pop((stage, pid, host), None)
         self._ended[stage] += 1
         if stage == STAGES[-1]:
             self._last = f", the last in process {pid} on {host}"
+        if ended and error:
+            self._tell(ended.event("shard_failed", stage, error=error))
+        elif ended and figures and ended.shard not in self._finished:  # a second attempt finds the first one's receipt
+            self._finished.add(ended.shard)
+            self._tell(ended.event("shard_finished", stage, **figures))
+
+    def take(self) -> list[Event]:
+        """What has happened since the last time."""
+        taken, self._events = self._events, []
+        return taken
+
+    def _tell(self, happened: Event) -> None:
+        if self._tells:
+            self._events.append(happened)
 
     def stalled(self) -> str:
         """The deepest stage that is at work, or what it waits for."""
@@ -87,21 +128,65 @@ def stalled_stage(board: ActorHandle) -> str:
 
 
 @contextmanager
-def noted(board: ActorHandle, stage: str, shard: int) -> Iterator[None]:
+def noted(board: ActorHandle, stage: str, shard: int) -> Iterator[dict[str, Any]]:
     """The board says that this process is at the shard while the body runs.
+
+    Yields:
+        Figures for the body to fill in, JSON values: with any, the end of the body is the end of the shard.
 
     Raises:
         ShardFailed: the shard has ended as many processes as it may.
     """
     me = os.getpid(), socket.gethostname()
     attempt = ray.get(board.begin.remote(stage, shard, *me))
+    if attempt > MAX_ATTEMPTS:
+        board.end.remote(stage, *me)
+        raise ShardFailed(
+            f"shard {shard} ended {MAX_ATTEMPTS} processes of stage `{stage}`: out of memory, or a request that "
+            f"crashes them; its requests are in shards/{shard:06}.parquet of the run, the processes' logs in "
+            "/tmp/ray/session_latest/logs; finished shards are kept"
+        )
+    figures: dict[str, Any] = {}
     try:
-        if attempt > MAX_ATTEMPTS:
-            raise ShardFailed(
-                f"shard {shard} ended {MAX_ATTEMPTS} processes of stage `{stage}`: out of memory, or a request that "
-                f"crashes them; its requests are in shards/{shard:06}.parquet of the run, the processes' logs in "
-                "/tmp/ray/session_latest/logs; finished shards are kept"
-            )
+        yield figures
+    except Exception as error:
+        _end(board, stage, *me, error=type(error).__name__)
+        raise
+    _end(board, stage, *me, **figures)
+
+
+def _end(board: ActorHandle, *arguments: Any, **outcome: Any) -> None:
+    """Returns when the board knows, or does not answer: the driver is told of a shard before it sees the receipt."""
+    ray.wait([board.end.remote(*arguments, **outcome)], timeout=PATIENCE_S)
+
+
+@contextmanager
+def told(board: ActorHandle, tell: Callable[[Sequence[Event]], None] | None) -> Iterator[None]:
+    """Tell what happens to the shards while the body runs; all of it, unless Ray does not answer.
+
+    Args:
+        tell: called in another thread; None leaves the board alone.
+    """
+    if tell is None:
+        yield
+        return
+    finished = threading.Event()
+    teller = threading.Thread(target=_tell, args=(board, tell, finished), daemon=True, name="events")
+    teller.start()
+    try:
         yield
     finally:
-        board.end.remote(stage, *me)
+        finished.set()
+        teller.join(2 * PATIENCE_S)
+
+
+def _tell(board: ActorHandle, tell: Callable[[Sequence[Event]], None], finished: threading.Event) -> None:
+    last = False
+    while not last:
+        last = finished.wait(TELL_S)
+        try:
+            events = ray.get(board.take.remote(), timeout=PATIENCE_S)
+        except ray.exceptions.RayError:  # the watchdog says so
+            continue
+        if events:
+            tell(events)

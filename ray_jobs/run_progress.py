@@ -3,7 +3,7 @@
 import logging
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 
 from tqdm import tqdm
@@ -12,6 +12,8 @@ from optirag_core.config.settings import Settings
 from optirag_core.runs.attempts import Receipt
 from optirag_core.runs.totals import Totals
 from optirag_core.runs.work import Work
+from ray_jobs.run_events import Event, RunEvents
+from ray_jobs.run_meters import RunMeters
 from ray_jobs.session import ray_session
 from ray_jobs.shard_stream import Stage, stream
 
@@ -20,26 +22,46 @@ LOG_EVERY_S = 10.0
 """Off a terminal, progress is a line in the log."""
 
 
-def finish(work: Work, build: Stage, score: Stage, settings: Settings) -> Generator[Receipt]:
+def finish(
+    work: Work, build: Stage, score: Stage, settings: Settings, events: RunEvents | None = None
+) -> Generator[Receipt]:
     """Finish the shards that are left, in whatever order they end.
 
     Ray runs until the last receipt, or until the generator is closed; it does not start where no shard is left.
 
+    Args:
+        events: are told that the run is begun or resumed, and what happens to its shards.
+
     Raises:
         OptiragError: as in `stream`.
     """
-    if work.resumed and not work.committed:
-        log.info("%s of %s pairs are finished already", f"{work.resumed:,}", f"{work.pairs:,}")
+    events = events or RunEvents()
+    _tell_begin(work, events)
     if not work.left:
         return
-    with (
-        ray_session(settings.ray),
-        closing(RunProgress(work.pairs, work.resumed)) as progress,
-        closing(stream(work.left, build, score, settings)) as receipts,
-    ):
-        for receipt in receipts:
-            progress.add(receipt)
-            yield receipt
+    with ray_session(settings.ray), closing(RunProgress(work.pairs, work.resumed)) as progress:
+        meters = RunMeters(work)
+
+        def tell(happened: Sequence[Event]) -> None:
+            events.add(happened)
+            meters.failed(happened)
+
+        with closing(stream(work.left, build, score, settings, tell)) as receipts:
+            for receipt in receipts:
+                progress.add(receipt)
+                meters.received()
+                yield receipt
+
+
+def _tell_begin(work: Work, events: RunEvents) -> None:
+    if work.committed:
+        return
+    shards = {"shards": work.num_shards, "shards_left": len(work.left)}
+    if work.resumed:
+        log.info("%s of %s pairs are finished already", f"{work.resumed:,}", f"{work.pairs:,}")
+        events.tell("run_resumed", pairs=work.pairs, pairs_finished=work.resumed, **shards)
+    else:
+        events.tell("run_begun", pairs=work.pairs, **shards)
 
 
 class RunProgress:

@@ -24,6 +24,8 @@ from optirag_core.recipes import run_identity
 from optirag_core.runs.plan import plan_shards
 from optirag_core.runs.work import begin
 from ray_jobs.command import run_job
+from ray_jobs.pushgateway import push_committed
+from ray_jobs.run_events import RunEvents
 from ray_jobs.run_progress import finish
 from ray_jobs.shard_stages import BuildPrompts, ScorePrompts, open_run
 from ray_jobs.shard_stream import Stage
@@ -48,16 +50,21 @@ def score(settings: Settings) -> dict[str, Any]:
         run = open_run(settings, settings.run.name or identity.run_id[:12])
         log.info("run %s: %s pairs in %d shards", run.uri, f"{plan.pairs:,}", len(plan.shards))
         build, scorer = _stages(settings, artifacts, run.name, identity.run_id)
-        with begin(run, identity, plan, scratch / "shards", lease_s=settings.run.lease_s) as work:
-            if work.committed:
+        with (
+            RunEvents(settings.tracking.events, run=run.name, run_id=identity.run_id) as events,
+            begin(run, identity, plan, scratch / "shards", lease_s=settings.run.lease_s) as work,
+        ):
+            if nothing_to_do := work.committed:
                 log.info("scores/%s is there already: nothing to do", run.name)
-            with closing(finish(work, build, scorer, settings)) as receipts:
+            with closing(finish(work, build, scorer, settings, events)) as receipts:
                 for receipt in receipts:
                     work.add(receipt)
             manifest = work.commit(
                 partial(run_page, run.name, identity), parents=artifacts.digests,
                 max_reject_share=settings.run.max_reject_share, keep_newer=settings.run.name is not None,
             )  # fmt: skip
+            if not nothing_to_do:
+                _tell_commit(settings, run.name, manifest["metrics"], events)
     if settings.run.clean:
         for path in run.leftovers():
             run.storage.delete(path)
@@ -68,6 +75,13 @@ def score(settings: Settings) -> dict[str, Any]:
     )  # fmt: skip
     log.info("page of the run   %s/%s", run.uri, next(path for path in manifest["files"] if path.endswith(PAGE)))
     return manifest
+
+
+def _tell_commit(settings: Settings, run: str, metrics: dict[str, Any], events: RunEvents) -> None:
+    names = ("scored", "rejected", "rejects", "mean_exit_layer", "pairs_per_scorer_second")
+    events.tell("run_committed", **{name: metrics[name] for name in names})
+    if settings.tracking.pushgateway:
+        push_committed(settings.tracking.pushgateway, run, metrics)
 
 
 def _stages(settings: Settings, artifacts: Artifacts, run: str, run_id: str) -> tuple[Stage, Stage]:

@@ -8,7 +8,6 @@ import logging
 import os
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from typing import Any
 import pyarrow as pa
 import torch
 from ray.actor import ActorHandle
-from ray.util import metrics
 
 from optirag_core.config.settings import Settings
 from optirag_core.config_file import settings_from
@@ -28,14 +26,13 @@ from optirag_core.inference.parts import open_assembler, open_scorer
 from optirag_core.inference.prompts import assembled_prompts, groups_of
 from optirag_core.runs.attempts import Receipt, read_receipt, write_attempt
 from optirag_core.runs.run import Run
-from optirag_core.runs.totals import counted
+from optirag_core.runs.totals import Totals, counted
 from optirag_core.storage.base import open_storage
 from ray_jobs.run_board import noted
+from ray_jobs.run_meters import ScoringMeters
 from ray_jobs.shard_stream import receipt_row, shard_row, shard_table
 
 log = logging.getLogger(__name__)
-SECONDS = [1, 3, 10, 30, 100, 300, 1000]
-"""Bounds of the shard durations' histogram."""
 
 
 class BuildPrompts:
@@ -72,11 +69,12 @@ class ScorePrompts:
         self._run = open_run(loaded, run)
         self._shards = {shard.number: shard for shard in self._run.plan().shards}
         self._board = board
-        self._meters = Meters([*loaded.exit_heads.layers])
+        self._meters = ScoringMeters(run, loaded.exit_heads.layers)
 
     def __call__(self, row: pa.Table) -> pa.Table:
         number, prompts = shard_table(row)
-        with noted(self._board, "score", number):
+        with noted(self._board, "score", number) as figures:
+            started = time.perf_counter()
             # A retry after the receipt was written, or another driver's work: nothing is left to do.
             receipt = read_receipt(self._run.storage, self._run.folder, number)
             try:
@@ -84,11 +82,12 @@ class ScorePrompts:
             except torch.AcceleratorError:  # the process's CUDA context is dead: a retry in it would fail as well
                 log.exception("shard %d: this process ends, another one takes the shard", number)
                 os._exit(1)
+            figures |= event_figures(receipt) | {"seconds": round(time.perf_counter() - started, 3)}
         return receipt_row(receipt)
 
     def _finish(self, number: int, prompts: pa.Table) -> Receipt:
         started = time.perf_counter()
-        scored = self._scorer.score(groups_of(prompts))
+        scored = self._scorer.score(groups_of(prompts), watch=self._meters.waiting)
         answers, figures = answer(prompts, scored.scores, **self._names), scored.figures
         counts = counted(
             answers.scores, answers.rejects,
@@ -102,22 +101,13 @@ class ScorePrompts:
         return receipt
 
 
-class Meters:
-    """Counters and histograms that Ray exports to Prometheus, as `ray_optirag_*`."""
-
-    def __init__(self, exit_layers: list[int]) -> None:
-        self._pairs = metrics.Counter("optirag_pairs", "pairs by outcome: scored or a reject's code", ("outcome",))
-        self._depth = metrics.Histogram("optirag_exit_layer", "exit layers", [layer + 0.5 for layer in exit_layers])
-        self._seconds = metrics.Histogram("optirag_shard_seconds", "of scoring and writing a shard", SECONDS)
-
-    def add(self, counts: dict[str, Any], seconds: float) -> None:
-        outcomes = Counter(counts["rejects"]) + Counter(scored=sum(counts["exits"].values()))
-        for outcome, count in outcomes.items():
-            self._pairs.inc(count, {"outcome": outcome})
-        for layer, count in counts["exits"].items():
-            for _ in range(count):
-                self._depth.observe(int(layer))
-        self._seconds.observe(seconds)
+def event_figures(receipt: Receipt) -> dict[str, Any]:
+    """What the event of a finished shard says of it."""
+    shard = Totals.of([receipt])
+    return {
+        "pairs": shard.pairs, "scored": shard.scored, "rejected": shard.rejected, "rejects": dict(shard.rejects),
+        "mean_exit_layer": round(shard.mean_exit_layer, 4),
+    }  # fmt: skip
 
 
 def open_run(settings: Settings, name: str) -> Run:

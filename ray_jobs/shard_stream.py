@@ -10,7 +10,7 @@ A row, because Ray may join or cut blocks of more than one: a shard would be sco
 import logging
 import queue
 import threading
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,12 +19,13 @@ import ray
 import ray.data
 from ray.data import ActorPoolStrategy
 
-from optirag_core.config.run import ActorsSettings
 from optirag_core.config.settings import Settings
-from optirag_core.errors import ResourcesMissing, RunStalled
+from optirag_core.errors import RunStalled
 from optirag_core.runs.attempts import Receipt
 from optirag_core.runs.plan import Shard
-from ray_jobs.run_board import RunBoard, stalled_stage
+from ray_jobs.resources import check_actors
+from ray_jobs.run_board import RunBoard, stalled_stage, told
+from ray_jobs.run_events import Event
 from ray_jobs.session import own_error
 
 SHARDS = pa.schema([("shard", pa.int32()), ("table", pa.large_binary())])
@@ -39,22 +40,32 @@ class Stage:
     arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
-def stream(shards: Sequence[Shard], build: Stage, score: Stage, settings: Settings) -> Generator[Receipt]:
+def stream(
+    shards: Sequence[Shard], build: Stage, score: Stage, settings: Settings,
+    tell: Callable[[Sequence[Event]], None] | None = None,
+) -> Generator[Receipt]:  # fmt: skip
     """Finish shards, in whatever order they end.
+
+    Args:
+        tell: as of `through_stages`.
 
     Raises:
         OptiragError: as `through_stages`.
     """
     units = [{"shard": shard.number} for shard in shards]
-    for block in through_stages(units, build, score, settings):
+    for block in through_stages(units, build, score, settings, tell):
         for text in block["receipt"].to_pylist():
             yield Receipt.from_json(text)
 
 
 def through_stages(
-    units: Sequence[Mapping[str, Any]], build: Stage, score: Stage, settings: Settings
-) -> Generator[pa.Table]:
+    units: Sequence[Mapping[str, Any]], build: Stage, score: Stage, settings: Settings,
+    tell: Callable[[Sequence[Event]], None] | None = None,
+) -> Generator[pa.Table]:  # fmt: skip
     """What the second stage returns for each unit, in whatever order they end.
+
+    Args:
+        tell: is given the events of the shards, in another thread, soon after they happen.
 
     Raises:
         ResourcesMissing: the cluster lacks what the actors ask for.
@@ -63,8 +74,8 @@ def through_stages(
         OptiragError: whatever a stage raised.
     """
     actors = settings.actors
-    check_resources(actors)
-    board = RunBoard.remote()
+    check_actors(actors, settings.ray.wait_for_nodes_s)
+    board = RunBoard.remote(tells=tell is not None)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # the driver shows one for the pairs
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it would warn that they are off
@@ -81,7 +92,8 @@ def through_stages(
         accelerator_type=actors.accelerator_type, memory=_bytes(actors.memory_gib_per_scorer),
         batch_size=1, batch_format="pyarrow",
     )  # fmt: skip
-    yield from _watched(finished, settings.run.stall_timeout_s, board)
+    with told(board, tell):
+        yield from _watched(finished, settings.run.stall_timeout_s, board)
 
 
 def shard_row(number: int, table: pa.Table) -> pa.Table:
@@ -103,42 +115,6 @@ def shard_table(row: pa.Table) -> tuple[int, pa.Table]:
 def receipt_row(receipt: Receipt) -> pa.Table:
     """What a score stage returns."""
     return pa.table({"receipt": [receipt.to_json()]}, schema=RECEIPTS)
-
-
-def check_resources(actors: ActorsSettings) -> None:
-    """
-    Raises:
-        ResourcesMissing: a resource is asked for that the cluster does not have, or not enough of it.
-    """
-    scorer = {
-        "CPU": actors.num_cpus_per_scorer,
-        "GPU": actors.num_gpus_per_scorer,
-        "memory": _bytes(actors.memory_gib_per_scorer) or 0,
-    }
-    if actors.accelerator_type:
-        scorer[f"accelerator_type:{actors.accelerator_type}"] = 0.001
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    for names in (*([name] for name in scorer), scorer):  # one resource by itself says more than all of them
-        fit = sum(_fitting(node, {name: scorer[name] for name in names}) for node in nodes)
-        if fit < actors.num_scorers:
-            asked = " and ".join(f"{scorer[name]:g} {name}" for name in names if scorer[name])
-            raise ResourcesMissing(
-                f"{fit} of {actors.num_scorers} scorers find {asked} on the {len(nodes)} nodes: add nodes, or "
-                "lower actors.num_scorers, num_cpus_per_scorer, num_gpus_per_scorer, memory_gib_per_scorer or "
-                "accelerator_type"
-            )
-    cpus = actors.num_scorers * actors.num_cpus_per_scorer
-    cpus += actors.num_prompt_builders * actors.num_cpus_per_prompt_builder
-    if cpus > (there := ray.cluster_resources().get("CPU", 0.0)):
-        raise ResourcesMissing(
-            f"scorers and prompt builders ask for {cpus:g} CPU, the cluster has {there:g}: lower "
-            "actors.num_prompt_builders or num_cpus_per_prompt_builder"
-        )
-
-
-def _fitting(node: Mapping[str, float], actor: Mapping[str, float]) -> int:
-    """How many actors a node has room for."""
-    return int(min((node.get(name, 0.0) // amount for name, amount in actor.items() if amount), default=1e9))
 
 
 def _watched(receipts: ray.data.Dataset, stall_timeout_s: float, board: ray.actor.ActorHandle) -> Iterator[pa.Table]:

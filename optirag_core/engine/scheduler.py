@@ -4,7 +4,7 @@ Admission is in input order and every choice depends on token counts alone, so t
 rows and, on one machine, the same bits. Kept apart, each part makes the same rows among any others as well.
 """
 
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -64,6 +64,16 @@ class DepthQueues:
     def drop(self, user_group: int) -> None:
         """Forget what is held of a user group, if anything is."""
         self._held.pop(user_group, None)
+
+    def waiting_tokens(self) -> Counter[int]:
+        """Of the rows that wait or are held, by depth."""
+        tokens: Counter[int] = Counter()
+        for depth in self._waiting:
+            tokens[depth] += self._tokens(depth)
+        for flights in self._held.values():
+            for flight in flights:
+                tokens[flight.depth] += flight.layout.num_tokens
+        return tokens
 
     def halve(self) -> None:
         """Smaller steps from here on."""

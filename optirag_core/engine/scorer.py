@@ -11,7 +11,7 @@ Shapes: R pairs of a row, L exit layers, m window.
 import itertools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
 import torch
@@ -144,8 +144,11 @@ class Scorer:
             on_error.pop_all()
         return [self._scored(number, group) for number, group in self._groups.pop_scored().items()]
 
-    def score(self, groups: Sequence[UserGroup]) -> Scored:
+    def score(self, groups: Sequence[UserGroup], *, watch: Callable[[Mapping[int, int]], None] | None = None) -> Scored:
         """Score every candidate of every group.
+
+        Args:
+            watch: is told after each step how many prompt tokens wait, by depth.
 
         Raises:
             ModelError: as `add`; nothing has been computed then.
@@ -160,6 +163,8 @@ class Scorer:
         numbers, scored = self.add(groups), {}
         while not self.is_finished:
             scored |= {group.number: group for group in self.step()}
+            if watch:
+                watch(self._queues.waiting_tokens())
         ordered = [scored[number] for number in numbers]
         seconds = time.perf_counter() - started
         figures = CallFigures.of(ordered, seconds=seconds, halvings=self._queues.halvings)
