@@ -20,6 +20,7 @@ from optirag_core.events.event_log import EventLog, Stored
 from optirag_core.inference.online import KnownUser, OnlineContexts
 from optirag_core.storage.base import open_storage
 from serve_apps.calls import Call, Context
+from serve_apps.meters import ContextMeters
 from serve_apps.version import Version
 
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class ContextBuilder:
         self._own = version.key
         self._opened = {version.key: _Opened.of(version)}
         self._poll_s = version.settings["serving"]["events_poll_s"]
+        self._meters = ContextMeters()
         self._opening = ThreadPoolExecutor(1, "opening")  # of its own: events are stored meanwhile
         self._ends = threading.Event()
         threading.Thread(target=self._follow, name="events", daemon=True).start()
@@ -125,8 +127,8 @@ class ContextBuilder:
                 for key, opened in tuple(self._opened.items()):
                     if key != self._own and time.monotonic() - opened.asked > IDLE_S:
                         self._opened.pop(key, None)
-                    else:
-                        _read(opened.log)
+                    elif _read(opened.log) and key == self._own:
+                        self._meters.read()
         finally:
             self._ends.set()
 
@@ -137,11 +139,14 @@ async def _reach(events: EventLog, position: int) -> None:
         await asyncio.to_thread(events.read)
 
 
-def _read(events: EventLog) -> None:
+def _read(events: EventLog) -> bool:
+    """Whether all events until now are known."""
     try:
         events.read()
     except OptiragError as error:  # the place is out of reach for now: what is known goes on being served
         log.warning("the event log cannot be read at segment %d: %s", events.position, type(error).__name__)
+        return False
+    return True
 
 
 def _context(contexts: OnlineContexts, call: Call) -> Context:

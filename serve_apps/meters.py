@@ -1,5 +1,6 @@
-"""What the endpoint counts for Prometheus, as `ray_optirag_serving_*` on Ray's metrics port."""
+"""What the endpoint counts for Prometheus, as `ray_optirag_serving_*` on Ray's metrics ports: docs/observability.md."""
 
+import time
 from collections import Counter
 
 from ray.util import metrics
@@ -20,15 +21,40 @@ class IngressMeters:
         self._pairs = metrics.Counter(f"{PREFIX}pairs", "pairs by outcome: scored or a problem's code", ("outcome",))
         self._cold = metrics.Counter(f"{PREFIX}cold_starts", "calls of users without similar users")
         self._context = metrics.Histogram(f"{PREFIX}context_seconds", "until a call's prompts were made", LATENCY_S)
+        self._requests = metrics.Counter(f"{PREFIX}requests", "calls by outcome: answered or a problem", ("outcome",))
+        self._seconds = metrics.Histogram(f"{PREFIX}request_seconds", "of an answered call, in the ingress", LATENCY_S)
 
-    def answered(self, context: Context) -> None:
-        """Count a call that got its scores."""
+    def answered(self, context: Context, seconds: float) -> None:
+        """Count a call that got its scores.
+
+        Args:
+            seconds: that it took, prompts and scores.
+        """
+        self._requests.inc(1, {"outcome": "answered"})
+        self._seconds.observe(seconds)
         if context.cold_start:
             self._cold.inc()
         outcomes = Counter(reject.error_code for reject in context.rejects) + Counter(scored=len(context.candidates))
         for outcome, count in outcomes.items():
             self._pairs.inc(count, {"outcome": outcome})
         self._context.observe(context.seconds)
+
+    def unanswered(self, code: str) -> None:
+        """Count a call that got a problem."""
+        self._requests.inc(1, {"outcome": code})
+
+
+class ContextMeters:
+    """Meters of a context builder."""
+
+    def __init__(self) -> None:
+        self._read = metrics.Gauge(
+            f"{PREFIX}events_read_timestamp_seconds", "Unix time when the event log was last read to its end"
+        )
+
+    def read(self) -> None:
+        """Note that all events until now are known."""
+        self._read.set(time.time())
 
 
 class ScorerMeters:

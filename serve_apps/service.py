@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -122,6 +123,16 @@ class Service:
         return max(self._position, asked.position)
 
     async def _answered(self, call: Call) -> schemas.ScoreAnswer:
+        started = time.perf_counter()
+        try:
+            context, reply = await self._scored(call)
+        except Unanswered as unanswered:
+            self._meters.unanswered(unanswered.problem.code)
+            raise
+        self._meters.answered(context, time.perf_counter() - started)
+        return _answer(context, reply)
+
+    async def _scored(self, call: Call) -> tuple[Context, Reply]:
         """Prompts are made by the version that scores them: a scorer of another one, while an update rolls, says so."""
         version, groups = self._version, {}
         async with self._in_time():
@@ -130,8 +141,7 @@ class Service:
                 groups[version.key] = context.group
                 reply = await self._tried(partial(self._scorers.score, groups, explain=call.explain))
                 if isinstance(reply, Reply):
-                    self._meters.answered(context)
-                    return _answer(context, reply)
+                    return context, reply
                 if isinstance(reply, Refused):
                     raise Unanswered(reply.status, reply.code, reply.message, reply.retry_after_s)
                 version = reply.version
