@@ -1,11 +1,28 @@
-"""`--plan` of every job: what its stages will need, as a table. Nothing is run, and no weights are loaded."""
+"""`--plan` of every job: what its stages will need, as a table. Nothing is run, and no weights are loaded.
 
+As a command it plans a scoring run of any size: GPUs, hours, cost, what else it needs, and what breaks first.
+
+    python -m ray_jobs.plan --users 100e6 --candidates 50 --gpu a100 --price-per-gpu-hour 4.1
+    python -m ray_jobs.plan --config FILE --users 2e6 --candidates 50 --gpu h100 --gpus 16 --index.factory IVF4096,Flat
+"""
+
+import argparse
+import sys
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from optirag_core.config.settings import Settings
+from optirag_core.config_file import load_settings
+from optirag_core.errors import ConfigError, OptiragError
 from optirag_core.planning.accelerators import GIB
+from optirag_core.planning.capacity import plan_capacity
+from optirag_core.planning.counts import ASSUMED_TOKENS, assumed_counts, count
 from optirag_core.planning.plan import Plan, Stage, plan
+from ray_jobs.capacity import capacity_lines
 
+CONFIG = Path(__file__).parent / "configs" / "a100-cluster.yaml"
+"""Of the command, where none is given: Vicuna-7B on A100s; its workspace is not looked at."""
 HEADINGS = ("", "stage", "workers", "memory of one", "steps", "FLOPs", "hours")
 
 
@@ -73,3 +90,48 @@ def _assumptions(settings: Settings, planned: Plan, stages: Sequence[Stage]) -> 
         "scoring goes to full depth: exits that are certified do less; times are of the FLOPs alone, without start-up, "
         "loading, prompts, and what workers exchange",
     ]
+
+
+def main() -> None:
+    """Print the capacity of a run; an `OptiragError` is one line and exit code 2."""
+    try:
+        settings, looked_at = _parsed(sys.argv[1:])
+        counts = count(settings) if looked_at else replace(assumed_counts(settings), sources=(ASSUMED_TOKENS,))
+        print("\n".join(capacity_lines(plan_capacity(settings, counts))))
+    except OptiragError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _parsed(argv: Sequence[str]) -> tuple[Settings, bool]:
+    """Settings, and whether their workspace counts."""
+    parser = argparse.ArgumentParser(
+        description="GPUs, hours and cost of a scoring run, what else it needs, and what breaks first.",
+        epilog="Any setting: --section.key value, e.g. --plan.node.gpus 4 --run.pairs_per_shard 20000.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--users", type=float, required=True, help="e.g. 100e6")
+    parser.add_argument("--candidates", type=int, required=True, help="of each user")
+    parser.add_argument("--gpu", required=True, help="type, e.g. a100, h100, l4")
+    parser.add_argument("--gpus", help="number of them; default: as many as the hours ask for")
+    parser.add_argument("--hours", help="of the whole run, 8 where neither hours nor GPUs are given")
+    parser.add_argument("--price-per-gpu-hour")
+    parser.add_argument("--config", type=Path, help="YAML file of settings, whose workspace is looked at as well")
+    given, rest = parser.parse_known_args(argv)
+    asked = {
+        "pairs": round(given.users * given.candidates), "candidates_per_user": given.candidates,
+        "accelerator_type": given.gpu.upper(), "gpus": given.gpus, "hours": given.hours,
+        "price_per_gpu_hour": given.price_per_gpu_hour,
+    }  # fmt: skip
+    overrides = [(f"plan.{name}", str(value)) for name, value in asked.items() if value is not None]
+    names, values = rest[::2], rest[1::2]
+    if len(names) != len(values) or not all(name.startswith("--") for name in names):
+        raise ConfigError(f"expected pairs --section.key value, got {' '.join(rest)}")
+    if not given.config:  # no raw files and no artifacts are meant
+        overrides += [("data", "none"), ("plan.flops_share", "1.0")]
+    overrides += zip((name.removeprefix("--") for name in names), values, strict=True)
+    return load_settings(given.config or CONFIG, overrides), given.config is not None
+
+
+if __name__ == "__main__":
+    main()

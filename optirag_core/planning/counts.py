@@ -62,7 +62,7 @@ def count(settings: Settings) -> Counts:
     """Look into the workspace, with one try where it is a bucket."""
     once = settings.storage.model_copy(update={"max_attempts": 1, "connect_timeout_s": 2.0})
     settings = settings.model_copy(update={"storage": once})
-    assumed = _assumed(settings)
+    assumed = assumed_counts(settings)
     try:
         if not Workspace(settings.workspace, settings.storage).has("dataset"):
             said = f"{settings.workspace} has no data set: numbers of prompts are assumed"
@@ -73,7 +73,8 @@ def count(settings: Settings) -> Counts:
         return _said(assumed, f"the workspace does not help: {error}", ASSUMED_TOKENS)
 
 
-def _assumed(settings: Settings) -> Counts:
+def assumed_counts(settings: Settings) -> Counts:
+    """Without a look at the workspace."""
     prompt, split, plan = settings.prompt, settings.dataset.split, settings.plan
     own, similar = prompt.max_history, prompt.num_similar_users * prompt.max_similar_history
     prompts = _few(settings, plan.prompts)
