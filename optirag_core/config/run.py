@@ -1,11 +1,11 @@
-"""Settings of how jobs run: engine, requests, shards, actors, training resources, plan, storage, Ray."""
+"""Settings of how jobs run: engine, requests, shards, actors, training resources, storage, Ray."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from optirag_core.config.section import Count, Positive, PositiveShare, Section, Share
+from optirag_core.config.section import Count, Positive, Section, Share
 
 
 class EngineSettings(Section):
@@ -137,27 +137,6 @@ class TrackingSettings(Section):
     @classmethod
     def _absolute(cls, path: str | None) -> str | None:
         return path if path in (None, "stdout", "stderr") else str(Path(path).absolute())
-
-
-class PlanSettings(Section):
-    """What `--plan` takes for granted; nothing else reads it."""
-
-    accelerator_type: str | None = Field(
-        None, description="GPU to plan for; default: the accelerator_type of the workers, and of the scorers"
-    )
-    gpu_memory_gib: Positive | None = Field(None, description="memory of one GPU; default: as published for its type")
-    memory_share: PositiveShare = Field(
-        0.9, description="share of a GPU's memory that may be filled: CUDA's own, ECC and fragments take the rest"
-    )
-    training_utilization: PositiveShare | None = Field(
-        None, description="share of the peak FLOP/s that training reaches; default: 0.40 on GPUs, 0.75 on CPUs"
-    )
-    scoring_utilization: PositiveShare | None = Field(
-        None, description="share of the peak FLOP/s that scoring reaches; default: 0.50 on GPUs, 0.75 on CPUs"
-    )
-    prompts: Count = Field(10_000, description="prompts to tune on, where neither the workspace nor shots tells")
-    pairs: Count = Field(1_000_000, description="pairs to score")
-    candidates_per_user: Count = 50
 
 
 class StorageSettings(Section):
