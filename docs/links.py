@@ -14,7 +14,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "cluster/README.md")
+PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "cluster/README.md", "cluster/kuberay/README.md")
 OUTSIDE = "repository/"
 LINK = re.compile(r"(?P<shown>!?\[[^\[\]]*\])\((?P<target>[^)\s:#]+)(?P<anchor>#[^)\s]*)?\)")
 

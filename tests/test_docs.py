@@ -16,7 +16,7 @@ from ray_jobs.command import parse
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(
-    page for folder in (".", "docs", "docs/api", "cluster", "benchmarks") for page in (ROOT / folder).glob("*.md")
+    page for form in ("*.md", "docs/**/*.md", "cluster/**/*.md", "benchmarks/**/*.md") for page in ROOT.glob(form)
 )
 CODE = [file for package in ("optirag_core", "ray_jobs", "serve_apps") for file in (ROOT / package).rglob("*.py")]
 MODULE = re.compile(r"python -m ((?:ray_jobs|serve_apps|benchmarks)(?:\.\w+)+|serve_apps\b(?!\.))")
