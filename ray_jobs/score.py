@@ -5,7 +5,8 @@
 
 The requests are cut into shards of whole users, whatever later scores them. Shards go through Ray as in
 `ray_jobs.shard_stream`; each ends in an attempt and a receipt, and the run in one manifest (`optirag_core.runs`).
-Killed at any moment, the same command goes on with the shards that have no receipt.
+Killed at any moment, the same command goes on with the shards that have no receipt. With a bound in `compare` a run
+that differs too much from the one before is committed and does not become the newest (`ray_jobs.compare`).
 """
 
 import logging
@@ -24,6 +25,7 @@ from optirag_core.recipes import run_identity
 from optirag_core.runs.plan import plan_shards
 from optirag_core.runs.work import begin
 from ray_jobs.command import run_job
+from ray_jobs.compare import gate
 from ray_jobs.pushgateway import push_committed
 from ray_jobs.run_events import RunEvents
 from ray_jobs.run_progress import finish
@@ -38,6 +40,9 @@ def score(settings: Settings) -> dict[str, Any]:
 
     Returns:
         The manifest of the committed run.
+
+    Raises:
+        RunHeld: it is beyond a bound of `compare`.
     """
     artifacts = open_artifacts(settings, *TRAINED)
     check_prompts_fit(settings, artifacts)
@@ -62,6 +67,7 @@ def score(settings: Settings) -> dict[str, Any]:
             manifest = work.commit(
                 partial(run_page, run.name, identity), parents=artifacts.digests,
                 max_reject_share=settings.run.max_reject_share, keep_newer=settings.run.name is not None,
+                check=gate(settings, run.name),
             )  # fmt: skip
             if not nothing_to_do:
                 _tell_commit(settings, run.name, manifest["metrics"], events)
