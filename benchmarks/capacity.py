@@ -9,7 +9,7 @@ sizes      bytes of requests, scores and receipts
 receipts   publishing shards, taking a run over, keeping receipts and committing, on a local folder
 stream     the whole job with stub stages that take no time: receipts per second, the driver's memory and CPU
 killed     4 stub scorers of which one is killed, beside the simulation (`benchmarks.killed_scorer`)
-simulated  runs of up to 1,000 GPUs (`benchmarks.simulated_runs`), with two plots beside the JSON
+simulated, distribution   runs of up to 1,000 GPUs (`benchmarks.simulated_runs`), with a plot each beside the JSON
 
 Parts that are not asked for stay in the file as they are. Generated requests are removed again; 100 M pairs take some
 4 GB in $TMPDIR.
@@ -26,7 +26,7 @@ from typing import Any
 from benchmarks.driver_work import apart, measured_plan, measured_receipts, measured_sizes
 from benchmarks.hardware import commit, hardware
 from benchmarks.killed_scorer import Killed, compared
-from benchmarks.simulated_runs import Sweep, plot_sweep, retries, swept
+from benchmarks.simulated_runs import Sweep, distributed, plot_distribution, plot_sweep, swept
 from benchmarks.stub_job import CANDIDATES, StubJob, run_stub_job
 
 PAIRS_PER_SHARD = 10_000
@@ -34,8 +34,10 @@ SHARDS = (1_000, 10_000, 50_000)
 STREAMED = (500, 4_000)
 KILLED = Killed(scorers=4, shards=60, shard_s=2.0, calm_runs=2, kills_s=(9.3, 5.0, 14.9, 21.2, 27.5))
 SWEEP = Sweep(
-    scorers=(100, 1000), hours=8.0, shard_s=(10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 600.0, 1200.0), num_runs=20
+    {100: (10.0, 20.0, 40.0, 80.0, 160.0, 300.0, 600.0, 1200.0), 1000: (60.0, 160.0, 300.0, 600.0, 1200.0)},
+    hours=8.0, num_shards=4_000_000, num_runs=(8, 40),
 )  # fmt: skip
+DISTRIBUTION = Sweep({1000: (300.0,)}, hours=8.0, num_shards=96_000, num_runs=(100, 100))
 
 
 def main() -> None:
@@ -62,8 +64,8 @@ def main() -> None:
         result[part] = {**result.get(part, {}), _named(given): entry} if part == "plan" else entry
         given.out.parent.mkdir(parents=True, exist_ok=True)
         given.out.write_text(json.dumps(result, indent=1) + "\n")
-        if part == "simulated":
-            plot_sweep(entry, given.out.with_suffix(".png"))
+        if part in PLOTS:
+            PLOTS[part](entry, given.out.with_name(f"{given.out.stem}-{part}.png"))
 
 
 def _named(given: argparse.Namespace) -> str:
@@ -105,8 +107,10 @@ PARTS: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "receipts": lambda given: {"rows": [measured_receipts(number) for number in given.shards]},
     "stream": _stream,
     "killed": lambda given: compared(KILLED),
-    "simulated": lambda given: swept(SWEEP) | {"retries": retries(SWEEP, SWEEP.scorers[-1])},
+    "simulated": lambda given: swept(SWEEP),
+    "distribution": lambda given: distributed(DISTRIBUTION),
 }
+PLOTS: dict[str, Callable[[dict[str, Any], Path], None]] = {"simulated": plot_sweep, "distribution": plot_distribution}
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Simulated runs of up to 1,000 GPUs: how long a night takes by the length of its shards, its faults and its size."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,10 @@ PAIRS_PER_SCORER_S = 204.1
 class Sweep:
     """What is simulated."""
 
-    scorers: Sequence[int]
+    shard_s: Mapping[int, Sequence[float]]  # number of scorers -> seconds of a shard
     hours: float  # of scoring, were all scorers always there and alike
-    shard_s: Sequence[float]
-    num_runs: int
+    num_shards: int  # of all runs of one kind, of which there are
+    num_runs: tuple[int, int]  # at least and at most
 
 
 NIGHTS = {
@@ -41,26 +41,34 @@ def swept(sweep: Sweep) -> dict[str, Any]:
     """Every kind of night, number of scorers and length of shards; and the rule's choice for each."""
     rows = []
     for name, night in NIGHTS.items():
-        for number in sweep.scorers:
+        for number, lengths in sweep.shard_s.items():
             cluster = replace(night, num_scorers=number)
             best = _rule(cluster, sweep.hours)
-            rows += [_row(name, cluster, sweep, length, best) for length in sorted({*sweep.shard_s, best})]
+            for length in sorted({*lengths, best}):
+                row = _row(name, cluster, sweep, length)
+                del row["finishes_s"]
+                rows.append(row | {"is_the_rule": length == best})
+    return {"sweep": asdict(sweep), **_told(), "rows": rows}
+
+
+def distributed(sweep: Sweep) -> dict[str, Any]:
+    """When runs end: with shards that stay with their scorer, as Ray's do, and with shards that move."""
+    rows = [
+        _row(name, replace(night, num_scorers=number, retries_move=moves), sweep, length) | {"retries_move": moves}
+        for name, night in NIGHTS.items()
+        for number, lengths in sweep.shard_s.items()
+        for length in lengths
+        for moves in (False, True)
+        if night.losses_per_node_hour or not moves
+    ]
+    return {"sweep": asdict(sweep), **_told(), "rows": rows}
+
+
+def _told() -> dict[str, Any]:
     return {
-        "sweep": asdict(sweep), "nights": {name: asdict(night) for name, night in NIGHTS.items()},
+        "nights": {name: asdict(night) for name, night in NIGHTS.items()},
         "driver_s": 1 / RECEIPTS_PER_S.value, "overhead_s": SHARD_OVERHEAD_S.value, "spread": SHARD_SPREAD.value,
-        "rows": rows,
     }  # fmt: skip
-
-
-def retries(sweep: Sweep, number: int) -> list[dict[str, Any]]:
-    """Shards that stay with their scorer against shards that move, and how often one was begun at most."""
-    rows = []
-    for name, night in NIGHTS.items():
-        for moves in (False, True):
-            cluster = replace(night, num_scorers=number, retries_move=moves)
-            best = _rule(cluster, sweep.hours)
-            rows.append(_row(name, cluster, sweep, best, best) | {"retries_move": moves})
-    return rows
 
 
 def _rule(cluster: Cluster, hours: float) -> float:
@@ -69,17 +77,18 @@ def _rule(cluster: Cluster, hours: float) -> float:
     return round(best, 1)
 
 
-def _row(name: str, cluster: Cluster, sweep: Sweep, length: float, best: float) -> dict[str, Any]:
+def _row(name: str, cluster: Cluster, sweep: Sweep, length: float) -> dict[str, Any]:
     number = math.ceil(sweep.hours * 3600 * cluster.num_scorers / length)
     shards = Shards(number, length + SHARD_OVERHEAD_S.value, SHARD_SPREAD.value, 1 / RECEIPTS_PER_S.value)
-    found = replicate(cluster, shards, sweep.num_runs)
+    least, most = sweep.num_runs
+    found = asdict(replicate(cluster, shards, max(least, min(most, sweep.num_shards // number))))
+    begun = found.pop("attempts")
     row = {
-        "night": name, "scorers": cluster.num_scorers, "shard_s": length, "is_the_rule": length == best,
-        "pairs_per_shard": round(length * PAIRS_PER_SCORER_S), "shards": number, **asdict(found),
-        "attempts_needed": attempts_needed(cluster, shard_s=length, num_shards=number),
-        "runs_beyond_3_attempts": sum(most > 3 for most in found.attempts),
+        "night": name, "scorers": cluster.num_scorers, "shard_s": length,
+        "pairs_per_shard": round(length * PAIRS_PER_SCORER_S), "shards": number, "runs": len(begun), **found,
+        "most_attempts": max(begun), "attempts_needed": attempts_needed(cluster, shard_s=length, num_shards=number),
     }  # fmt: skip
-    print({key: value for key, value in row.items() if key != "attempts"}, flush=True)
+    print({key: value for key, value in row.items() if key != "finishes_s"}, flush=True)
     return row
 
 
@@ -88,9 +97,10 @@ def plot_sweep(result: dict[str, Any], path: Path) -> None:
     from matplotlib.figure import Figure
 
     sweep, rows = result["sweep"], result["rows"]
+    numbers = sorted({row["scorers"] for row in rows})
     figure = Figure(figsize=(9, 4), layout="constrained")
-    panels = figure.subplots(1, len(sweep["scorers"]), sharey=True, squeeze=False)[0]
-    for axes, number in zip(panels, sweep["scorers"], strict=True):
+    panels = figure.subplots(1, len(numbers), sharey=True, squeeze=False)[0]
+    for axes, number in zip(panels, numbers, strict=True):
         for (name, colour), marker in zip(zip(NIGHTS, (BLUE, RUST, GREEN), strict=True), "os^", strict=True):
             mine = [row for row in rows if (row["night"], row["scorers"]) == (name, number)]
             lengths = [row["shard_s"] for row in mine]
@@ -104,4 +114,23 @@ def plot_sweep(result: dict[str, Any], path: Path) -> None:
         axes.grid(color=GRID)
     panels[0].set(ylabel="hours until the commit", ylim=(sweep["hours"] * 0.97, sweep["hours"] * 1.4))
     panels[0].legend(frameon=False, loc="upper left", fontsize=8.5)
+    figure.savefig(path, dpi=150)
+
+
+def plot_distribution(result: dict[str, Any], path: Path) -> None:
+    """The share of runs that have ended, by the time: solid where shards stay with their scorer, dashed where not."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.5, 4), layout="constrained")
+    axes = figure.subplots()
+    colours = dict(zip(NIGHTS, (BLUE, RUST, GREEN), strict=True))
+    for row in result["rows"]:
+        hours = [seconds / 3600 for seconds in row["finishes_s"]]
+        shares = [(place + 1) / len(hours) for place in range(len(hours))]
+        style, note = ("--", ", shards move") if row["retries_move"] else ("-", "")
+        axes.step(hours, shares, style, where="post", color=colours[row["night"]], label=row["night"] + note)
+    axes.axvline(result["sweep"]["hours"], color=INK, linewidth=0.8, linestyle=":")
+    axes.set(xlabel="hours until the commit", ylabel="share of runs that have ended", ylim=(0, 1.02))
+    axes.grid(color=GRID)
+    axes.legend(frameon=False, loc="lower right", fontsize=8.5)
     figure.savefig(path, dpi=150)

@@ -29,6 +29,7 @@ DRIVER_SHARE = 0.5
 class Distribution:
     """Figures of many runs that differ by their seeds alone."""
 
+    finishes_s: Sequence[float]  # in order
     p50_s: float
     p95_s: float
     p99_s: float
@@ -38,9 +39,10 @@ class Distribution:
 
     @classmethod
     def of(cls, cluster: Cluster, outcomes: Sequence[Outcome]) -> Self:
-        p50, p95, p99 = np.percentile([outcome.finish_s for outcome in outcomes], (50, 95, 99)).tolist()
+        finishes = sorted(outcome.finish_s for outcome in outcomes)
+        p50, p95, p99 = np.percentile(finishes, (50, 95, 99)).tolist()
         return cls(
-            p50, p95, p99,
+            finishes, p50, p95, p99,
             lost_share=float(np.mean([outcome.lost_share for outcome in outcomes])),
             busy_share=float(np.mean([each.scored_s / (each.finish_s * cluster.num_scorers) for each in outcomes])),
             attempts=[max(outcome.attempts) for outcome in outcomes],

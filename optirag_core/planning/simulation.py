@@ -149,6 +149,8 @@ class _Simulation:
                 return
             yield self.env.timeout(lost_at - self.env.now)
             self.num_losses += 1
+            for scorer in scorers:  # before any of them gives up its shards, which no other of the node shall take
+                self._unplace(scorer)
             for life in lives:
                 life.interrupt()
             yield self.env.timeout(cluster.return_s)

@@ -44,18 +44,20 @@ def test_the_killed_scorers_shard_is_the_lowest_that_came_late():
 def test_a_sweep_holds_the_rules_choice_and_is_drawn(tmp_path, monkeypatch):
     pytest.importorskip("simpy", reason="simpy simulates runs")
     pytest.importorskip("matplotlib")
-    tiny = Sweep(scorers=(16,), hours=0.2, shard_s=(30.0, 90.0), num_runs=2)
+    tiny = Sweep({16: (30.0, 90.0)}, hours=0.2, num_shards=2000, num_runs=(2, 3))
     monkeypatch.setattr(capacity, "SWEEP", tiny)
+    monkeypatch.setattr(capacity, "DISTRIBUTION", tiny)
     out = tmp_path / "capacity.json"
-    monkeypatch.setattr(sys, "argv", ["capacity", "--out", str(out), "--parts", "simulated"])
+    monkeypatch.setattr(sys, "argv", ["capacity", "--out", str(out), "--parts", "simulated", "distribution"])
 
     capacity.main()
 
-    found = json.loads(out.read_text())["simulated"]
+    found = json.loads(out.read_text())
     for name in simulated_runs.NIGHTS:
-        rows = [row for row in found["rows"] if row["night"] == name]
+        rows = [row for row in found["simulated"]["rows"] if row["night"] == name]
         assert sum(row["is_the_rule"] for row in rows) == 1
-        assert len(rows) >= 2
-        assert all(row["p50_s"] <= row["p95_s"] for row in rows)
-    assert len(found["retries"]) == 2 * len(simulated_runs.NIGHTS)
-    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+        assert len(rows) == 3
+        assert all(row["p50_s"] <= row["p95_s"] and row["runs"] == 3 for row in rows)
+    assert [row["retries_move"] for row in found["distribution"]["rows"]] == [False] * 2 + 2 * ([False, True] * 2)
+    for part in ("simulated", "distribution"):
+        assert (tmp_path / f"capacity-{part}.png").read_bytes().startswith(b"\x89PNG")

@@ -75,9 +75,7 @@ def test_settings_of_the_plan_win():
     assert half.flops_share_source == "plan.flops_share"
 
 
-@pytest.mark.parametrize(
-    ("criterion", "said"), [("ratio", "names no certified policy"), ("calibrated", "is certified")]
-)
+@pytest.mark.parametrize(("criterion", "said"), [("none", "names no certified policy"), ("calibrated", "is certified")])
 def test_full_depth_where_no_policy_is_certified(tmp_path, criterion, said):
     overrides = [("data", "none"), ("workspace", str(tmp_path)), ("exit_policy.criterion", criterion)]
     share, source = flops_share(load_settings(CONFIG, overrides))

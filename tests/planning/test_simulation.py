@@ -59,6 +59,15 @@ def test_scorers_of_a_node_are_lost_together():
     assert outcome.finish_s == pytest.approx(2 + 1 + 3)
 
 
+def test_shards_of_a_lost_node_move_to_other_nodes():
+    """Nodes of 4: 3 shards are at the first one, whose fourth scorer is idle, when it is lost at 1."""
+    cluster = Cluster(8, scorers_per_node=4, return_s=100.0, retries_move=True)
+    outcome = run(cluster, Shards(3, 3.0), losses={0: [1.0]})
+    assert list(outcome.attempts) == [2, 2, 2]
+    assert outcome.finish_s == pytest.approx(4.0)
+    assert outcome.lost_s == pytest.approx(3.0)
+
+
 def test_a_slow_node_takes_its_factor():
     assert run(Cluster(1, slow_share=1.0, slow_factor=2.5), Shards(2, 3.0)).finish_s == pytest.approx(15.0)
 
