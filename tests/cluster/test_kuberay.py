@@ -35,6 +35,7 @@ def test_ray_objects_agree_with_the_crds_themselves(manifests):
         definition = yaml.safe_load(file.read_text())["spec"]
         [version] = [each for each in definition["versions"] if each["name"] == "v1"]
         schemas[definition["names"]["kind"]] = closed(version["schema"]["openAPIV3Schema"])
+    assert schemas.keys() >= {"RayCluster", "RayCronJob", "RayJob", "RayService"}
     for manifest in of_kind(manifests, *schemas):
         jsonschema.validate(manifest["spec"], schemas[manifest["kind"]]["properties"]["spec"])
 
@@ -48,6 +49,17 @@ def closed(schema: Any) -> Any:
     inner = {name: closed(value) for name, value in schema.items()}
     listed = isinstance(inner.get("properties"), dict) and inner.get("type") == "object"
     return inner | ({"additionalProperties": False} if listed and "additionalProperties" not in inner else {})
+
+
+def test_a_closed_schema_refuses_what_it_does_not_list():
+    text = {"type": "string"}
+    labels = {"type": "object", "additionalProperties": text}
+    schema = {"type": "object", "properties": {"spec": {"type": "object", "properties": {"a": text, "labels": labels}}}}
+
+    jsonschema.validate({"spec": {"a": "x", "labels": {"any": "y"}}}, closed(schema))
+    jsonschema.validate({"spec": {"b": "x"}}, schema)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"spec": {"b": "x"}}, closed(schema))
 
 
 def test_everything_else_has_the_fields_of_kubernetes(manifests):
