@@ -1,8 +1,8 @@
 """What a job asks of the cluster's nodes: compared with what they have before it starts, or waited for.
 
 A cluster that grows on demand may have no GPU yet. The job then holds a placement group open, which is what the
-autoscaler reads, until the nodes have joined. Not `request_resources`: that one outlives a killed job, and with it the
-GPUs that it has asked for; and it replaces what other jobs have asked for.
+autoscaler reads, until the nodes have joined. Not `ray.autoscaler.sdk.request_resources`: what it asks for is kept for
+a job that was killed, GPUs included, and it has one list for the whole cluster, which Ray Data writes anew every 20 s.
 """
 
 import logging
