@@ -108,7 +108,7 @@ class Front:
 
 def start_front(
     listen_host: str, listen_port: int, backends: Sequence[str], max_body_bytes: int, *,
-    tls_certificate: Path | None = None, limits: FrontLimits = FrontLimits(),
+    tls_certificate: Path | None = None, limits: FrontLimits = FrontLimits(), metrics: str | None = None,
 ) -> Front:  # fmt: skip
     """Start the front proxy. It ends with `stop`, or with the thread that called this.
 
@@ -117,6 +117,7 @@ def start_front(
         backends: `host:port` of Serve's proxy, or all ports at which an ingress replica may listen: of several those
             are asked that are well.
         tls_certificate: PEM of certificate chain and private key; without it, plain HTTP.
+        metrics: `host:port` at which HAProxy answers Prometheus, as plain HTTP and to everybody who reaches it.
 
     Raises:
         ConfigError: the address is taken, or HAProxy is missing or refuses its configuration.
@@ -129,6 +130,8 @@ def start_front(
         environment = _environment(listener.fileno(), max_body_bytes, limits)
         if tls_certificate is not None:
             environment["OPTIRAG_TLS_CERTIFICATE"] = str(tls_certificate)
+        if metrics is not None:
+            environment["OPTIRAG_METRICS"] = metrics
         second.write(_backends(backends))
         second.flush()
         command = [binary, "-db", "-f", str(CONFIGURATION), "-f", second.name]
@@ -224,7 +227,7 @@ def main() -> None:
         serving = parse(rest)[0].serving
         with start_front(
             given.host, given.port, given.backend, serving.max_body_bytes, tls_certificate=given.tls_certificate,
-            limits=FrontLimits.of(serving, num_backends=len(given.backend)),
+            limits=FrontLimits.of(serving, num_backends=len(given.backend)), metrics=given.metrics,
         ) as front:  # fmt: skip
             print(f"{front.host}:{front.port} -> {', '.join(given.backend)}", flush=True)
             while front.alive():
@@ -245,6 +248,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--backend", action="append", required=True, help="HOST:PORT of Serve; may come several times")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is all of this machine")
     parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--metrics", metavar="HOST:PORT", help="answer Prometheus there, without a token")
     parser.add_argument("--tls-certificate", type=Path, help="PEM of certificate chain and key")
     return parser
 

@@ -150,3 +150,15 @@ def test_merged_rows_keep_their_tokens_apart():
     assert numbers(row) == [1, 2]
     assert row.hidden[0, :, 0].tolist() == [1.0] * 30 + [2.0] * 20
     assert row.window[0].shape == (2, 2)
+
+
+def test_the_tokens_that_wait_are_counted_by_depth():
+    waiting = queues(10)
+    for depth, tokens in ((5, 70), (5, 20), (10, 40)):
+        waiting.put(flight(depth, tokens))
+    waiting.hold(1, flight(10, 8, number=1))
+
+    assert +waiting.waiting_tokens() == {5: 90, 10: 48}  # what is not admitted yet does not count
+    while waiting.take() is not None:
+        pass
+    assert +waiting.waiting_tokens() == {10: 8}

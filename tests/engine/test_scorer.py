@@ -214,6 +214,16 @@ def test_out_of_gpu_memory_halves_the_steps_once_and_loses_nothing(model, heads,
     assert flat(scorer.score(groups).scores) == expected  # whole steps again, and nothing left of the failed call
 
 
+def test_a_call_says_what_waits_in_its_queues(model, heads):
+    seen = []
+    scorer = Scorer(model, heads, replace(RATIO, threshold=0.0), max_tokens_in_flight=200)  # nobody stops early
+    watched = scorer.score(mixed_groups(), watch=lambda tokens: seen.append(dict(tokens)))
+
+    assert watched.scores == scorer.score(mixed_groups()).scores
+    assert {depth for tokens in seen for depth, waiting in tokens.items() if waiting} == set(scorer.exit_layers)
+    assert not any(seen[-1].values())
+
+
 def test_figures_of_a_call(model, heads):
     scorer = Scorer(model, heads, ExitPolicy("ratio", 3, 1e9))
 

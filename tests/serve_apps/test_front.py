@@ -162,15 +162,23 @@ def test_slow_callers_take_nobodys_place(front: int) -> None:
 def test_a_full_queue_is_refused_at_once(backend: int) -> None:
     limits = replace(QUICK, max_in_flight=2, max_queue=2)
     asked = post(SCORE, CLOSE, path="/v1/slow")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        metrics = taken.getsockname()[1]
     with (
-        start_front("127.0.0.1", 0, [f"127.0.0.1:{backend}"], MAX_BODY_BYTES, limits=limits) as running,
+        start_front(
+            "127.0.0.1", 0, [f"127.0.0.1:{backend}"], MAX_BODY_BYTES, limits=limits, metrics=f"127.0.0.1:{metrics}"
+        ) as running,
         ThreadPoolExecutor(12) as callers,
     ):
         waiting = [callers.submit(answers, running.port, asked) for _ in range(12)]
         time.sleep(0.2)
         assert exchanged(running.port, head("GET", "/healthz", CLOSE)) == [200]  # a full service is alive
         found = [answer for future in waiting for answer in future.result()]
+        [(_, counted)] = answers(metrics, head("GET", "/metrics", CLOSE))
+        assert exchanged(metrics, head("GET", "/", CLOSE)) == [404]
     refused = [text for status, text in found if status in (429, 503)]
+    refused_at_once = sum(status == 429 for status, _ in found)
+    assert f'haproxy_backend_http_requests_total{{proxy="refused"}} {refused_at_once}\n' in counted
     assert len(found) == 12 and {status for status, _ in found} <= {200, 429, 503}
     assert 4 <= len(refused) <= 10 and all("retry-after: 2" in text.lower() for text in refused)
 
