@@ -168,24 +168,25 @@ class _Simulation:
                 shard = scorer.held[0]
                 self.attempts[shard] += 1
                 scorer.began_s = self.env.now
-                yield self.env.timeout(self._seconds[shard] * factor)
-                self._finish(scorer)
+                seconds = self._seconds[shard] * factor
+                yield self.env.timeout(seconds)
+                self._finish(scorer, seconds)
         except self._library.Interrupt:
             self._lose(scorer)
 
-    def _finish(self, scorer: _Scorer) -> None:
+    def _finish(self, scorer: _Scorer, seconds: float) -> None:
         shard = scorer.held.popleft()
         self.finished[shard] += 1
-        self.scored_s += self.env.now - scorer.began_s
+        self.scored_s += seconds
         scorer.began_s = None
         self.driver_free_s = max(self.driver_free_s, self.env.now) + self._shards.driver_s
         scorer.untold += 1
         taken = self.env.timeout(self.driver_free_s - self.env.now, scorer)
         taken.callbacks.append(self._take)
 
-    def _take(self, receipt: "simpy.Event") -> None:
+    def _take(self, receipt: Any) -> None:
         """The driver takes a receipt: its scorer has room for another shard."""
-        scorer = receipt.value
+        scorer: _Scorer = receipt.value
         scorer.untold -= 1
         self._left -= 1
         if not self._left:

@@ -57,7 +57,7 @@ def test_a_sweep_holds_the_rules_choice_and_is_drawn(tmp_path, monkeypatch):
         rows = [row for row in found["simulated"]["rows"] if row["night"] == name]
         assert sum(row["is_the_rule"] for row in rows) == 1
         assert len(rows) == 3
-        assert all(row["p50_s"] <= row["p95_s"] and row["runs"] == 3 for row in rows)
+        assert all(row["p50_s"] <= row["p95_s"] and row["runs"] in (2, 3) for row in rows)
     assert [row["retries_move"] for row in found["distribution"]["rows"]] == [False] * 2 + 2 * ([False, True] * 2)
     for part in ("simulated", "distribution"):
         assert (tmp_path / f"capacity-{part}.png").read_bytes().startswith(b"\x89PNG")

@@ -1,5 +1,7 @@
 """Shards: whole users, every pair once, the same files for the same stream however it is chunked."""
 
+import hashlib
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +13,8 @@ from optirag_core.manifest import file_sha256
 from optirag_core.runs.plan import ShardPlan, asked_pairs, key_digest, plan_shards
 from tests.runs.small import small_requests
 
+IDS = st.one_of(st.none(), st.text(max_size=3), st.sampled_from(["a", "b", "item-1", "1 ", '"', "\\", "\x7f", "\n"]))
+"""Ids that JSON writes as they are, and others."""
 USERS = st.lists(st.tuples(st.sampled_from(["a", "b", None]), st.integers(0, 4)), min_size=1, max_size=12)
 
 
@@ -60,6 +64,23 @@ def test_the_digest_of_pairs_knows_a_bag():
     assert key_digest([*users, users[0]], [*items, items[0]]) != digest
     assert key_digest(["a", "b"], ["c", "d"]) != key_digest(["a", "b"], ["d", "c"])
     assert key_digest(["a", None], [None, "a"]) != key_digest(["a", "None"], ["None", "a"])
+
+
+@given(st.lists(st.tuples(IDS, st.lists(IDS, max_size=4)), min_size=1, max_size=9))
+def test_a_shards_digest_is_that_of_its_pairs_whatever_the_ids(tmp_path_factory, rows):
+    table = pa.Table.from_pylist([{"user_id": user, "item_ids": items} for user, items in rows], schema=REQUESTS)
+
+    [shard] = plan_shards([table], 1000, tmp_path_factory.mktemp("plan")).shards
+
+    assert shard.keys == key_digest(*asked_pairs(table))
+
+
+def test_the_digest_of_a_plain_shard_by_hand(tmp_path):
+    rows = [{"user_id": "v", "item_ids": ["2", "1"]}, {"user_id": "u", "item_ids": ["3"]}]
+
+    [shard] = plan_shards([pa.Table.from_pylist(rows, schema=REQUESTS)], 1000, tmp_path).shards
+
+    assert shard.keys == hashlib.sha256(b'[["u", "3"], ["v", "1"], ["v", "2"]]').hexdigest()
 
 
 @pytest.mark.parametrize("column", ["user_id", "item_ids"])
