@@ -102,7 +102,7 @@ def test_the_gpu_constraints_are_the_others_but_for_what_a_gpu_needs():
 @pytest.mark.thorough
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_install_lines_resolve(variant):
-    """From the package index, as in an empty environment; pip installs nothing."""
+    """As in an empty environment; pip installs nothing. Without PyTorch's own index, which the CPU variant adds."""
     for line in installs(variant):
         arguments = shlex.split(line.replace("constraints.txt", str(VARIANTS[variant])))[2:]
         command = [sys.executable, "-m", "pip", "install", "--dry-run", "--ignore-installed", "--quiet", *arguments]
