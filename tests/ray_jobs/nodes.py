@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
 
 TIMEOUT_S = 600
 LOOPBACK = "127.0.0.1"
@@ -67,7 +68,8 @@ def head_node(num_cpus: int = 2, *, autoscaled: Mapping[str, Any] | None = None)
         autoscaled: node type -> resources of a node: Ray's own autoscaler starts them as processes of this machine, at
             most two of each, when a job asks for them.
     """
-    environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "PYTHONPATH")}
+    other = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "PYTHONPATH")
+    environment = {name: value for name, value in os.environ.items() if name not in other}
     environment |= {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}",  # jobs run the head's `python`
         "RAY_AUTH_MODE": "token",
@@ -86,7 +88,10 @@ def head_node(num_cpus: int = 2, *, autoscaled: Mapping[str, Any] | None = None)
             config = Path(folder) / "autoscaler.json"
             config.write_text(json.dumps(_autoscaling(f"{LOOPBACK}:{gcs}", autoscaled)), encoding="utf-8")
             options += ["--autoscaling-config", str(config)]
-            environment |= {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+            environment |= {
+                "RAY_enable_autoscaler_v2": "1", "RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1",
+                "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
+            }  # fmt: skip
         process = _start(options, num_cpus, environment, Path(folder) / "head.log")
         head = Head(process, f"{LOOPBACK}:{gcs}", f"http://{LOOPBACK}:{dashboard}", environment)
         try:
@@ -137,7 +142,10 @@ def _autoscaling(address: str, types: Mapping[str, Any]) -> dict[str, Any]:
     }
     return none | {
         "cluster_name": "here", "max_workers": 2 * len(types), "upscaling_speed": 1.0, "idle_timeout_minutes": 0.1,
-        "provider": {"type": "fake_multinode", "gcs_address": address},
+        "provider": {
+            "type": "fake_multinode", "gcs_address": address, "head_node_id": FAKE_HEAD_NODE_ID,
+            "launch_multiple": True,
+        },
         "head_node_type": "ray.head.default", "available_node_types": {"ray.head.default": head, **further},
     }  # fmt: skip
 
