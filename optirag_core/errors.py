@@ -11,6 +11,7 @@
     │   ├── ArtifactMissing    the workspace lacks an artifact that a job needs
     │   ├── ArtifactMismatch   an artifact was made from another parent than the one at hand
     │   └── ArtifactCorrupt    a file of an artifact differs from its manifest
+    ├── ErasureUnfinished      another user's erasure was begun and has to be finished first
     ├── StorageError           the place that holds the files cannot be reached, or refuses
     │   └── StorageFull        it has no space left
     └── RunError               a scoring run cannot go on
@@ -68,6 +69,10 @@ class ArtifactMismatch(ArtifactError):
 
 class ArtifactCorrupt(ArtifactError):
     """A file of an artifact differs from its manifest."""
+
+
+class ErasureUnfinished(OptiragError):
+    """Another user's erasure was begun and not finished."""
 
 
 class StorageError(OptiragError):

@@ -84,8 +84,10 @@ def parse_manifest(text: str | bytes, name: str) -> dict[str, Any]:
     if not intact:
         raise ArtifactCorrupt(f"{name} is damaged: its checksum does not match its content; make the artifact again")
     if schema_version != SCHEMA_VERSION:
+        wrote = "a newer version of OptiRAG" if schema_version > SCHEMA_VERSION else "an older version of OptiRAG"
         raise ArtifactMismatch(
-            f"{name} has schema {schema_version}, this code reads {SCHEMA_VERSION}: make the artifact again"
+            f"{name} has schema {schema_version}, this code reads {SCHEMA_VERSION}: {wrote} wrote it, use that one or "
+            "make the artifact again"
         )
     for file in files:
         if not _is_inside(file):

@@ -56,6 +56,35 @@ class UserEvent:
         return cls(**values)
 
 
+@dataclass(frozen=True)
+class ErasedEvent:
+    """What is left of an event whose user was erased: its place, and that its event_id was used."""
+
+    key: bytes  # as that of the event
+
+    @property
+    def digest(self) -> bytes:
+        """Unlike any event's: sent again, the event is in conflict with this one and is not stored."""
+        return b"erased"
+
+    def to_line(self) -> bytes:
+        """JSON without a line break."""
+        return json.dumps({"erased": self.key.hex()}).encode()
+
+
+def logged_from_line(line: bytes) -> UserEvent | ErasedEvent:
+    """
+    Raises:
+        ValueError: it is what neither `to_line` writes; the message says in what.
+    """
+    values = json.loads(line)
+    if isinstance(values, Mapping) and set(values) == {"erased"}:
+        if type(values["erased"]) is not str or len(values["erased"]) != 2 * DIGEST_BYTES:
+            raise ValueError(f"erased is {values['erased']!r}")
+        return ErasedEvent(bytes.fromhex(values["erased"]))
+    return UserEvent.from_line(line)
+
+
 _NAMES = {field.name for field in fields(UserEvent)}
 
 

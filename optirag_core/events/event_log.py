@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from optirag_core.errors import ArtifactCorrupt
-from optirag_core.events.event import UserEvent
+from optirag_core.events.event import ErasedEvent, UserEvent
 from optirag_core.events.segments import segment_bytes, segment_count, segment_events, segment_file
 from optirag_core.storage.base import Storage
 
@@ -30,7 +30,7 @@ class Stored(Enum):
 
     STORED = "stored"
     DUPLICATE = "duplicate"  # the same event is in the log already
-    CONFLICT = "conflict"  # another event with this event_id is; this one is not
+    CONFLICT = "conflict"  # another event with this event_id is, or was and is erased; this one is not
 
 
 @dataclass
@@ -178,9 +178,9 @@ class EventLog:
     def _contents(self, numbers: Sequence[int]) -> list[bytes]:
         return [self._storage.read(segment_file(number)) for number in numbers]
 
-    def _take(self, events: Sequence[UserEvent]) -> None:
-        """Apply the segment at the log's position."""
+    def _take(self, events: Sequence[UserEvent | ErasedEvent]) -> None:
+        """Apply the segment at the log's position; of erased events the ids are noted."""
         if self._position >= self._start:
-            self._apply(events)
+            self._apply([event for event in events if isinstance(event, UserEvent)])
         self._known.update((event.key, event.digest) for event in events)
         self._position += 1

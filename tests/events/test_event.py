@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optirag_core.events.event import UserEvent
+from optirag_core.events.event import ErasedEvent, UserEvent, logged_from_line
 
 from .small import event
 
@@ -27,6 +27,23 @@ def test_a_line_is_read_as_the_event_that_it_was(one):
     line = one.to_line()
     assert b"\n" not in line and line.isascii()
     assert UserEvent.from_line(line) == one
+
+
+@given(EVENTS)
+def test_of_an_erased_event_its_id_stays_as_a_digest(one):
+    left = ErasedEvent(one.key)
+    assert logged_from_line(left.to_line()) == left
+    assert logged_from_line(one.to_line()) == one
+    assert left.digest != one.digest
+    assert set(json.loads(left.to_line())) == {"erased"}
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"erased": 1}', b'{"erased": "ab"}', b'{"erased": "%s"}' % (b"x" * 32), b'{"gone": ""}']
+)
+def test_other_lines_are_no_erased_event(line):
+    with pytest.raises(ValueError):
+        logged_from_line(line)
 
 
 @given(EVENTS, EVENTS)
