@@ -10,7 +10,10 @@ from optirag_core.planning.measured import RECEIPTS_PER_S, SHARD_OVERHEAD_S, SHA
 from optirag_core.planning.sharding import attempts_needed, best_shard_s, replicate
 from optirag_core.planning.simulation import Cluster, Shards
 
-BLUE, RUST, GREEN, INK, GRID = "#1d5b99", "#c2703d", "#3d8b6e", "#1f2933", "#dde2e8"
+COLOURS, MARKERS = ("#5f6b7a", "#1d5b99", "#c2703d"), "os^"  # grey, blue, rust: apart for colour-blind readers
+INK, GRID = "#1f2933", "#dde2e8"
+MAX_ATTEMPTS = 3
+"""Of a shard (`ray_jobs.run_board`)."""
 PAIRS_PER_SCORER_S = 204.1
 """Of Vicuna-7B on an A100, as `ray_jobs.plan` has it: turns seconds of a shard into pairs."""
 
@@ -86,7 +89,8 @@ def _row(name: str, cluster: Cluster, sweep: Sweep, length: float) -> dict[str, 
     row = {
         "night": name, "scorers": cluster.num_scorers, "shard_s": length,
         "pairs_per_shard": round(length * PAIRS_PER_SCORER_S), "shards": number, "runs": len(begun), **found,
-        "most_attempts": max(begun), "attempts_needed": attempts_needed(cluster, shard_s=length, num_shards=number),
+        "most_attempts": max(begun), "runs_ended_by_a_shard": sum(most > MAX_ATTEMPTS for most in begun),
+        "attempts_needed": attempts_needed(cluster, shard_s=length, num_shards=number),
     }  # fmt: skip
     print({key: value for key, value in row.items() if key != "finishes_s"}, flush=True)
     return row
@@ -101,7 +105,7 @@ def plot_sweep(result: dict[str, Any], path: Path) -> None:
     figure = Figure(figsize=(9, 4), layout="constrained")
     panels = figure.subplots(1, len(numbers), sharey=True, squeeze=False)[0]
     for axes, number in zip(panels, numbers, strict=True):
-        for (name, colour), marker in zip(zip(NIGHTS, (BLUE, RUST, GREEN), strict=True), "os^", strict=True):
+        for name, colour, marker in zip(NIGHTS, COLOURS, MARKERS, strict=True):
             mine = [row for row in rows if (row["night"], row["scorers"]) == (name, number)]
             lengths = [row["shard_s"] for row in mine]
             medians, tails = ([row[key] / 3600 for row in mine] for key in ("p50_s", "p95_s"))
@@ -111,6 +115,7 @@ def plot_sweep(result: dict[str, Any], path: Path) -> None:
             axes.plot(rule["shard_s"], rule["p50_s"] / 3600, marker, color=colour, markersize=11, fillstyle="none")
         axes.axhline(sweep["hours"], color=INK, linewidth=0.8, linestyle=":")
         axes.set(xscale="log", xlabel="seconds of a shard on a scorer", title=f"{number:,} GPUs")
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.grid(color=GRID)
     panels[0].set(ylabel="hours until the commit", ylim=(sweep["hours"] * 0.97, sweep["hours"] * 1.4))
     panels[0].legend(frameon=False, loc="upper left", fontsize=8.5)
@@ -123,7 +128,7 @@ def plot_distribution(result: dict[str, Any], path: Path) -> None:
 
     figure = Figure(figsize=(6.5, 4), layout="constrained")
     axes = figure.subplots()
-    colours = dict(zip(NIGHTS, (BLUE, RUST, GREEN), strict=True))
+    colours = dict(zip(NIGHTS, COLOURS, strict=True))
     for row in result["rows"]:
         hours = [seconds / 3600 for seconds in row["finishes_s"]]
         shares = [(place + 1) / len(hours) for place in range(len(hours))]
@@ -132,5 +137,5 @@ def plot_distribution(result: dict[str, Any], path: Path) -> None:
     axes.axvline(result["sweep"]["hours"], color=INK, linewidth=0.8, linestyle=":")
     axes.set(xlabel="hours until the commit", ylabel="share of runs that have ended", ylim=(0, 1.02))
     axes.grid(color=GRID)
-    axes.legend(frameon=False, loc="lower right", fontsize=8.5)
+    figure.legend(frameon=False, loc="outside upper left", ncols=2, fontsize=8.5)
     figure.savefig(path, dpi=150)
