@@ -1,6 +1,7 @@
 """Nodes of a Ray cluster in processes of their own, which this process never joins.
 
-They listen on loopback alone and ask for a token. Each is ended by its process id: `ray stop` ends every Ray here.
+They ask for a token, and the head listens on loopback alone. Each is ended by its process id: `ray stop` ends every Ray
+of the machine.
 """
 
 import json
@@ -19,9 +20,12 @@ from typing import Any
 
 import psutil
 from ray.autoscaler._private.fake_multi_node.node_provider import FAKE_HEAD_NODE_ID
+from ray.autoscaler._private.monitor import BASE_READONLY_CONFIG
 
 TIMEOUT_S = 600
 LOOPBACK = "127.0.0.1"
+STAY_ON_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Set to 0, or Ray replaces 127.0.0.1 by the machine's address and listens on every interface."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,9 @@ class Node:
     def end(self) -> None:
         processes = self.processes()
         self.process.terminate()
-        _, left = psutil.wait_procs(processes, timeout=60)
-        _kill(left)
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(60)
+        _kill(processes)  # those that have not followed it yet
         self.process.wait()
 
 
@@ -73,7 +78,7 @@ def head_node(num_cpus: int = 2, *, autoscaled: Mapping[str, Any] | None = None)
     environment |= {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}",  # jobs run the head's `python`
         "RAY_AUTH_MODE": "token",
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # or 127.0.0.1 becomes an address of every interface
+        STAY_ON_LOOPBACK: "0",
     }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="head-", dir="/tmp") as folder:  # paths of sockets have to be short
         token = Path(folder) / "token"
@@ -84,15 +89,14 @@ def head_node(num_cpus: int = 2, *, autoscaled: Mapping[str, Any] | None = None)
             "--head", "--port", gcs, "--dashboard-host", LOOPBACK, "--dashboard-port", dashboard,
             "--ray-client-server-port", client, "--temp-dir", folder,
         ]  # fmt: skip
+        own = {}
         if autoscaled:
             config = Path(folder) / "autoscaler.json"
             config.write_text(json.dumps(_autoscaling(f"{LOOPBACK}:{gcs}", autoscaled)), encoding="utf-8")
             options += ["--autoscaling-config", str(config)]
-            environment |= {
-                "RAY_enable_autoscaler_v2": "1", "RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1",
-                "RAY_CLOUD_INSTANCE_ID": FAKE_HEAD_NODE_ID, "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID,
-            }  # fmt: skip
-        process = _start(options, num_cpus, environment, Path(folder) / "head.log")
+            own = {"RAY_FAKE_CLUSTER": "1", "RAY_OVERRIDE_NODE_ID_FOR_TESTING": FAKE_HEAD_NODE_ID}
+            own |= {"AUTOSCALER_UPDATE_INTERVAL_S": "1"}
+        process = _start(options, num_cpus, environment | own, Path(folder) / "head.log")
         head = Head(process, f"{LOOPBACK}:{gcs}", f"http://{LOOPBACK}:{dashboard}", environment)
         try:
             yield head
@@ -105,6 +109,7 @@ def further_node(head: Head, folder: Path, num_cpus: int = 2) -> Iterator[Node]:
     """A node that joins the head's cluster, its files in `folder`, which it makes."""
     folder.mkdir()
     environment = {**head.environment, "TMPDIR": str(folder)}
+    del environment[STAY_ON_LOOPBACK]  # Ray then has no clusters of several nodes
     node = Node(_start(["--address", head.address], num_cpus, environment, folder / "node.log"))
     try:
         yield node
@@ -129,24 +134,15 @@ def _start(options: list[str], num_cpus: int, environment: Mapping[str, str], lo
 
 def _autoscaling(address: str, types: Mapping[str, Any]) -> dict[str, Any]:
     """What `--autoscaling-config` takes for nodes that are processes of this machine."""
-    commands = ["initialization", "setup", "head_setup", "worker_setup", "head_start_ray", "worker_start_ray"]
-    none: dict[str, Any] = {
-        "auth": {}, "docker": {}, "file_mounts": {}, "file_mounts_sync_continuously": False,
-        "cluster_synced_files": [], "rsync_exclude": [], "rsync_filter": [],
-        **{f"{when}_commands": [] for when in commands},
-    }  # fmt: skip
-    head = {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 0}
-    further = {
+    nodes = {
         name: {"resources": resources, "node_config": {}, "min_workers": 0, "max_workers": 2}
         for name, resources in types.items()
     }
-    return none | {
-        "cluster_name": "here", "max_workers": 2 * len(types), "upscaling_speed": 1.0, "idle_timeout_minutes": 0.1,
-        "provider": {
-            "type": "fake_multinode", "gcs_address": address, "head_node_id": FAKE_HEAD_NODE_ID,
-            "launch_multiple": True,
-        },
-        "head_node_type": "ray.head.default", "available_node_types": {"ray.head.default": head, **further},
+    head = {"resources": {"CPU": 1}, "node_config": {}, "min_workers": 0, "max_workers": 0}
+    provider = BASE_READONLY_CONFIG["provider"] | {"type": "fake_multinode", "disable_node_updaters": True}
+    return BASE_READONLY_CONFIG | {
+        "provider": provider | {"gcs_address": address}, "max_workers": 2 * len(types), "idle_timeout_minutes": 0.1,
+        "available_node_types": {"ray.head.default": head, **nodes},
     }  # fmt: skip
 
 

@@ -1,77 +1,28 @@
-"""`ray job submit` to a real head node, in processes of its own: this one never joins that Ray.
+"""`ray job submit` to a real head node that asks for a token."""
 
-The head listens on loopback alone and asks for a token. It is ended by its process id: `ray stop` ends every Ray here.
-"""
-
-import os
-import secrets
-import signal
-import socket
 import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import yaml
 
 from optirag_core.artifacts import Workspace
+from ray_jobs.pipeline import STAGES
 from ray_jobs.prepare_data import prepare_data
 from tests.finished_run import tiny_settings
+from tests.ray_jobs.nodes import TIMEOUT_S, Head, head_node, wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 REPOSITORY = Path(__file__).parents[2]
-TIMEOUT_S = 600
-CHAIN = ("fit_evidence", "train_retriever", "tune_llm", "exit_features", "train_exit_heads", "calibrate_exits", "score")
 Submit = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def head() -> Iterator[tuple[str, dict[str, str]]]:
-    """Address of a head node's dashboard, and the environment that may submit to it."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("RAY_ADDRESS", "PYTHONPATH")}
-    environment |= {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}",  # jobs run the head's `python`
-        "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16),
-        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # or 127.0.0.1 becomes an address of every interface
-    }  # fmt: skip
-    with tempfile.TemporaryDirectory(prefix="head-", dir="/tmp") as folder:  # paths of sockets have to be short
-        gcs, dashboard, client, agent = free_ports(4)
-        command = [
-            sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--node-ip-address", "127.0.0.1",
-            "--port", gcs, "--dashboard-host", "127.0.0.1", "--dashboard-port", dashboard,
-            "--ray-client-server-port", client, "--dashboard-agent-listen-port", agent, "--num-cpus", "2",
-            "--object-store-memory", str(200 * 2**20), "--temp-dir", folder, "--disable-usage-stats",
-        ]  # fmt: skip
-        log = Path(folder) / "head.log"
-        with log.open("w") as output:
-            process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, start_new_session=True)
-        try:
-            wait_until(lambda: "Ray runtime started" in log.read_text(), process)
-            yield f"http://127.0.0.1:{dashboard}", environment
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-
-
-def free_ports(number: int) -> list[str]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(number)]
-        return [str(each.getsockname()[1]) for each in sockets]
-
-
-def wait_until(condition: Callable[[], bool], process: subprocess.Popen | None = None) -> None:
-    deadline = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline
-        assert process is None or process.poll() is None
-        time.sleep(0.2)
+def head() -> Iterator[Head]:
+    with head_node() as head:
+        yield head
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +39,7 @@ def settings(tmp_path_factory):
 @pytest.fixture(scope="module")
 def submit(head, settings, tmp_path_factory) -> Submit:
     """Run `ray job submit` as the documentation has it, on the repository."""
-    address, environment = head
+    address, environment = head.dashboard, head.environment
     config = tmp_path_factory.mktemp("config") / "config.yaml"
     config.write_text(yaml.safe_dump(settings.model_dump(mode="json")), encoding="utf-8")
     ray = str(Path(sys.executable).parent / "ray")
@@ -114,11 +65,12 @@ def test_a_submitted_training_runs_on_the_cluster(submit, settings):
 
 
 @pytest.mark.thorough
-def test_the_whole_chain(submit, settings):
-    for job in CHAIN:
-        done = submit(job)
+def test_every_job_from_raw_data_to_the_report(submit, tmp_path):
+    for stage in STAGES:
+        done = submit(stage.__name__, "--workspace", str(tmp_path / "workspace"))
         assert done.returncode == 0, done.stdout
-    assert Workspace(settings.workspace).has("scores")
+
+    assert {"scores", "reports"} <= {kind.name for kind in (tmp_path / "workspace").iterdir()}
 
 
 @pytest.mark.thorough
@@ -139,12 +91,20 @@ def test_a_job_that_fails_says_why_and_exits_non_zero(submit, arguments, message
 
 
 @pytest.mark.thorough
-def test_nobody_submits_without_the_token(submit):
-    stranger = {name: value for name, value in submit.environment.items() if name != "RAY_AUTH_TOKEN"}
-    refused = submit("train_retriever", env=stranger | {"RAY_AUTH_MODE": "disabled"})
+@pytest.mark.parametrize(
+    ("given", "refusal"),
+    [
+        ({"RAY_AUTH_MODE": "disabled"}, "nauthorized"),
+        ({"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 32}, "nvalid"),
+    ],
+)
+def test_nobody_submits_without_the_token(submit, given, refusal):
+    stranger = {name: value for name, value in submit.environment.items() if name != "RAY_AUTH_TOKEN_PATH"}
+    refused = submit("train_retriever", env=stranger | given)
 
     assert refused.returncode != 0
-    assert "401" in refused.stdout + refused.stderr or "nauthorized" in refused.stdout + refused.stderr
+    assert refusal in refused.stdout + refused.stderr
+    assert "submitted successfully" not in refused.stdout
 
 
 @pytest.mark.thorough

@@ -72,7 +72,7 @@ def test_an_autoscaler_brings_a_gpu_for_the_job_and_takes_it_away(tmp_path):
             check=False,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=200,
         )
 
     assert finished.returncode == 0, finished.stderr[-3000:]
