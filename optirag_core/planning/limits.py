@@ -121,12 +121,12 @@ def _of_lookups(capacity: Capacity) -> list[Limit]:
         ),
         Limit(
             "memory to train the retriever", lookups.retriever_gib, memory_gib, "GiB",
-            "a sample of the users to train with, the others folded in; or retriever.embedding_dim",
+            "more training.retriever.num_workers: each holds a part of the columns",
             measured.GRAPH_BYTES.source,
         ),
         Limit(
             "time to train the retriever", epochs * lookups.epoch_s / HOUR_S, DAY_S / HOUR_S, "hours",
-            "more workers, a GPU, fewer retriever.max_epochs, a sample of the users",
+            "training.retriever: more workers or a GPU; or fewer retriever.max_epochs",
             f"{measured.EPOCH_S.source}; {epochs} epochs on two cores",
         ),
         Limit(
