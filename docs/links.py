@@ -1,7 +1,7 @@
 """A hook of MkDocs: links that leave docs/ work in the site as they do in a checkout.
 
 In the site a file from outside of docs/ lies at repository/<its path>: Markdown as a page, everything else as it is. A
-link to a folder becomes its text.
+link to a folder leads to its README.md, or becomes its text.
 """
 
 import posixpath
@@ -56,7 +56,8 @@ def _linked(page: str) -> Iterator[str]:
 
 
 def _target(page: str, target: str) -> str:
-    return posixpath.normpath(posixpath.join(posixpath.dirname(page), target))
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(page), target))
+    return f"{path}/README.md" if (ROOT / path / "README.md").is_file() else path
 
 
 def _in_site(path: str) -> str:
