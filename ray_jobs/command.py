@@ -3,9 +3,10 @@
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import Literal
 
 import transformers
 import yaml
@@ -14,11 +15,10 @@ from ray.train import TrainingFailedError
 
 from optirag_core.config.settings import Settings
 from optirag_core.config_file import ALIASES, load_settings
-from optirag_core.errors import ConfigError, OptiragError
+from optirag_core.errors import ConfigError
 from ray_jobs.plan import print_plan
-from ray_jobs.session import check_submitted, exit_on_sigterm, own_error
+from ray_jobs.session import check_submitted, exit_on_sigterm, one_line_errors, own_error
 
-EXIT_CODE = 2
 QUIET_LOGGERS = ("ray", "ray.data", "ray.train", "matplotlib", "faiss.loader")
 """Libraries whose INFO lines would drown the jobs' own."""
 
@@ -32,7 +32,7 @@ def run_job(job: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
         job: its docstring is the command's help.
         arguments: names of required arguments of this job beside the settings.
     """
-    try:
+    with one_line_errors(), _own_errors():
         settings, given, instead = _parsed(sys.argv[1:], job.__doc__ or "", arguments)
         exit_on_sigterm()
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout, force=True)
@@ -47,18 +47,18 @@ def run_job(job: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
             print(yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False), end="")
             return
         job(settings, **given)
-    except OptiragError as error:
-        _stop(error)
+
+
+@contextmanager
+def _own_errors() -> Iterator[None]:
+    """What a worker has raised of ours, out of what Ray has wrapped it in."""
+    try:
+        yield
     except (RayError, TrainingFailedError) as error:
         own = own_error(error)
         if own is None:
             raise
-        _stop(own)
-
-
-def _stop(error: OptiragError) -> NoReturn:
-    print(f"{type(error).__name__}: {error}", file=sys.stderr)
-    raise SystemExit(EXIT_CODE) from None
+        raise own from None
 
 
 def parse(argv: Sequence[str], *, arguments: Sequence[str] = ()) -> tuple[Settings, dict[str, str]]:

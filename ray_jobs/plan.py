@@ -14,12 +14,13 @@ from pathlib import Path
 
 from optirag_core.config.settings import Settings
 from optirag_core.config_file import load_settings
-from optirag_core.errors import ConfigError, OptiragError
+from optirag_core.errors import ConfigError
 from optirag_core.planning.accelerators import GIB
 from optirag_core.planning.capacity import plan_capacity
 from optirag_core.planning.counts import ASSUMED_TOKENS, assumed_counts, count
 from optirag_core.planning.plan import Plan, Stage, plan
 from ray_jobs.capacity import capacity_lines
+from ray_jobs.session import one_line_errors
 
 CONFIG = Path(__file__).parent / "configs" / "a100-cluster.yaml"
 """Of the command, where none is given: Vicuna-7B on A100s; its workspace is not looked at."""
@@ -94,13 +95,10 @@ def _assumptions(settings: Settings, planned: Plan, stages: Sequence[Stage]) -> 
 
 def main() -> None:
     """Print the capacity of a run; an `OptiragError` is one line and exit code 2."""
-    try:
+    with one_line_errors():
         settings, looked_at = _parsed(sys.argv[1:])
         counts = count(settings) if looked_at else replace(assumed_counts(settings), sources=(ASSUMED_TOKENS,))
         print("\n".join(capacity_lines(plan_capacity(settings, counts))))
-    except OptiragError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
 
 
 def _parsed(argv: Sequence[str]) -> tuple[Settings, bool]:

