@@ -58,7 +58,7 @@ def gate(settings: Settings, run: str) -> Callable[[str], None] | None:
             raise RunHeld(
                 f"scores/{run} is committed, but readers go on with {before}: {lines[0]}{more}; see "
                 f"comparisons/{artifact.version} of the workspace. To take it nevertheless: `python -m "
-                f"ray_jobs.rollback --run {run}`, or raise the bound and run the same command again"
+                f"ray_jobs.rollback --config FILE --run {run}`, or raise the bound and run the same command again"
             )
 
     return check

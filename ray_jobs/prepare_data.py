@@ -20,6 +20,7 @@ from optirag_core.data.raw_dataset import RawDataset
 from optirag_core.data.roles import Roles
 from optirag_core.data.splits import history_lengths, split_interactions
 from optirag_core.data.synthetic import write_synthetic
+from optirag_core.erasure.user import without_erased
 from optirag_core.errors import DataError
 from optirag_core.manifest import file_sha256
 from optirag_core.recipes import dataset_recipe
@@ -41,6 +42,7 @@ def prepare_data(settings: Settings) -> Artifact:
         raw = load_raw(settings.dataset, folder=folder)
     if logged.events:
         raw = logged.added_to(raw)
+    raw = without_erased(raw, open_storage(settings.workspace, settings.storage))
     dataset = _split(raw, settings, events_until=logged.until)
     for warning in dataset.info["warnings"]:
         log.warning("warning: %s", warning)

@@ -1,7 +1,7 @@
 """A comparison of two runs as a table for the terminal, and what of it is beyond its bound."""
 
 from optirag_core.config.comparison import CompareSettings
-from optirag_core.evaluation.comparison import Comparison
+from optirag_core.evaluation.comparison import Comparison, TopDrift
 from optirag_core.evaluation.html_page import number
 from optirag_core.evaluation.sentences import paired
 
@@ -78,7 +78,15 @@ def _drifts(found: Comparison) -> list[tuple[str, str, str, str]]:
         ("mean exit layer", *_three(exits.mean_before, exits.mean_after, 2)),
         *_exit_rows(found),
         ("pairs at another exit", "", "", f"{exits.changed:.2%}"),
-        (f"users with another top {top.top_k}", "", "", "n/a" if top.changed is None else f"{top.changed:.2%}"),
+        *_top_rows(top),
+    ]
+
+
+def _top_rows(top: TopDrift) -> list[tuple[str, str, str, str]]:
+    if top.changed is None:
+        return [(f"no user has more than {top.top_k} pairs: no list can change", "", "", "")]
+    return [
+        (f"users with another top {top.top_k}", "", "", f"{top.changed:.2%}"),
         (f"of {top.users:,} users, mean overlap", "", "", number(top.mean_overlap)),
     ]
 

@@ -113,6 +113,7 @@ def test_what_is_not_known_is_beyond_the_bound_on_it():
 def test_lists_that_cannot_change_are_within_their_bound():
     assert compared(top_k=10).top.changed is None
     assert beyond(compared(top_k=10), CompareSettings(max_top_changed=0.0)) == []
+    assert "no user has more than 10 pairs: no list can change" in comparison_table(compared(top_k=10))
 
 
 def test_the_table_says_all_of_it(found):
