@@ -44,7 +44,9 @@ def load_amazon(folder: Path, settings: DatasetSettings) -> RawDataset:
     reviews = read_records(require_file(folder, stem, EXTENSIONS), share, _rating)
     metadata_file = find_file(folder, metadata_stem, EXTENSIONS)
     metadata = Records([]) if metadata_file is None else read_records(metadata_file, share, _item)
-    items = {item: (item, None, None, None) for _, item, _, _ in reviews.values}
+    items: dict[str, tuple[str, str | None, float | None, str | None]] = {
+        item: (item, None, None, None) for _, item, _, _ in reviews.values
+    }
     items.update({row[0]: row for row in reversed(metadata.values)})  # reversed: the first of a repeated id counts
     users = dict.fromkeys(user for user, _, _, _ in reviews.values)
     num_untitled = sum(title is None for _, title, _, _ in items.values())

@@ -43,7 +43,7 @@ def read_rows(
     Raises:
         DataError: the header line is missing and `header` is auto; the first line has too few fields.
     """
-    order = None
+    order: Sequence[int] | None = None
     for row in _parse_rows(file, malformed):
         if order is None:
             order = _named_order(row, columns)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 
@@ -26,7 +27,7 @@ class RawDataset:
     counts: Mapping[str, int]
 
 
-def table_of(rows: Sequence[tuple], schema: pa.Schema) -> pa.Table:
+def table_of(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
     """A table from rows with their values in the schema's order."""
     columns = zip(*rows, strict=True) if rows else [()] * len(schema)
     return pa.table(dict(zip(schema.names, columns, strict=True)), schema=schema)

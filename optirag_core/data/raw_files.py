@@ -3,11 +3,10 @@
 import gzip
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from optirag_core.errors import DataError, MalformedLines
 
@@ -126,7 +125,7 @@ class MalformedCounter:
 
 
 @contextmanager
-def _open(file: RawFile) -> Iterator[IO[bytes]]:
+def _open(file: RawFile) -> Iterator[Iterable[bytes]]:
     if file.path.suffix == ".gz":
         with gzip.open(file.path, "rb") as stream:
             yield stream

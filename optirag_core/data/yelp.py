@@ -66,15 +66,15 @@ def load_yelp(folder: Path, settings: DatasetSettings) -> RawDataset:
     )
 
 
-def _by_id(seen: list[str], listed: list[tuple], schema: pa.Schema) -> dict[str, tuple]:
+def _by_id(seen: list[str], listed: list[tuple[Any, ...]], schema: pa.Schema) -> dict[str, tuple[Any, ...]]:
     """Rows by id: nulls for those only seen in reviews; the first of a repeated listed id counts."""
     unknown = (None,) * (len(schema) - 1)
-    rows = {value: (value, *unknown) for value in seen}
+    rows: dict[str, tuple[Any, ...]] = {value: (value, *unknown) for value in seen}
     rows.update({row[0]: row for row in reversed(listed)})
     return rows
 
 
-def _missing_items(reviews: Records, businesses: Records) -> list[str]:
+def _missing_items(reviews: Records[Any], businesses: Records[Any]) -> list[str]:
     known = {item for item, *_ in businesses.values}
     missing = [item for _, item, _, _ in reviews.values if item not in known]
     if not missing:

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -73,7 +72,7 @@ class Calibration:
         return _ADAPTER.dump_json(self, indent=1)
 
     @classmethod
-    def from_json(cls, text: bytes) -> Self:
+    def from_json(cls, text: bytes) -> "Calibration":
         """
         Raises:
             ArtifactCorrupt: the text holds no calibration.
@@ -88,7 +87,7 @@ class Calibration:
         return calibration
 
     @classmethod
-    def load(cls, folder: Path, name: str = NORMAL) -> Self:
+    def load(cls, folder: Path, name: str = NORMAL) -> "Calibration":
         """One of those that `save_calibrations` wrote.
 
         Raises:

@@ -4,6 +4,7 @@ Shapes: T packed tokens, Tq queries, H heads, E head width.
 """
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,5 +49,5 @@ class RowMask:
 
 
 @cache
-def _compiled():
+def _compiled() -> Any:
     return torch.compile(flex_attention, dynamic=True)

@@ -117,7 +117,7 @@ def policy_sentences(policy: ExitPolicy, calibration: Calibration | None, exits:
 
 def policy_words(policy: ExitPolicy) -> str:
     """The rule by which pairs stop."""
-    words = [policy.criterion] if policy.criterion != "none" else []
+    words: list[str] = [policy.criterion] if policy.criterion != "none" else []
     if policy.criterion not in ("none", "patience"):
         words.append(f"threshold {policy.threshold:g}")
     if words:

@@ -49,7 +49,7 @@ class UpdatedEvidence(Evidence):
     def __init__(self, *parts: Any) -> None:
         super().__init__(*parts)
         self._new_users: MutableMapping[str, int] = {}  # rows behind those of the files
-        self._layers = (self._layer(),)
+        self._layers: tuple[_Layer, ...] = (self._layer(),)
 
     def add(self, events: Sequence[Rated]) -> None:
         """Count events; one that is older than what is known of the same user and item counts nothing."""
@@ -135,7 +135,7 @@ class UpdatedEvidence(Evidence):
 
     def _keys_of(self, asked: Asked) -> list[list[list[int]]]:
         """[N] of each pair the keys of all counts."""
-        found = [[[] for _ in self._counts] for _ in asked.user]
+        found: list[list[list[int]]] = [[[] for _ in self._counts] for _ in asked.user]
         for number, keys in enumerate(self.keys(asked)):
             pairs = range(len(asked.user)) if keys.pair is None else keys.pair.tolist()
             for pair, everybody, user in zip(pairs, keys.everybody.tolist(), keys.user.tolist(), strict=True):

@@ -1,5 +1,7 @@
 """Artifacts -> the parts that turn requests into scores."""
 
+from typing import Literal
+
 import torch
 from transformers import AutoConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -81,7 +83,9 @@ def untrained_heads(settings: Settings, artifacts: Artifacts, model: PreTrainedM
     return heads
 
 
-def _trained(settings: Settings, artifacts: Artifacts, dtype: str | None = None) -> tuple[PreTrainedModel, ExitHeads]:
+def _trained(
+    settings: Settings, artifacts: Artifacts, dtype: Literal["float32", "bfloat16"] | None = None
+) -> tuple[PreTrainedModel, ExitHeads]:
     """The LLM, as it was saved unless a dtype is given, and its trained heads."""
     model, _ = load_llm(artifacts["llm"].path, dtype=dtype)
     heads = untrained_heads(settings, artifacts, model)

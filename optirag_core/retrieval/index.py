@@ -86,7 +86,7 @@ class UserIndex:
         vectors = np.ascontiguousarray(embeddings.numpy(), dtype=np.float32)
         return cls(ids, embeddings, filled_index(vectors, rows, settings, seed=seed), rows, settings.candidates)
 
-    def __contains__(self, user_id: str) -> bool:
+    def __contains__(self, user_id: str | None) -> bool:
         """Whether the user has training interactions; one who has none is a cold start."""
         return self.user_ids.row(user_id) >= 0
 
@@ -94,7 +94,7 @@ class UserIndex:
         """The k most similar users of one user; see `similar_batch`."""
         return self.similar_batch([user_id], k)[0]
 
-    def similar_batch(self, user_ids: Sequence[str], k: int) -> list[list[Neighbour]]:
+    def similar_batch(self, user_ids: Sequence[str | None], k: int) -> list[list[Neighbour]]:
         """The k most similar users of each user, most similar first, without the user.
 
         Similarities are computed anew from the vectors, one pair at a time, so that the answer does not depend on who

@@ -1,8 +1,9 @@
 """Reads a committed run, the newest or a named one: always whole, and verified."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -63,7 +64,7 @@ def score_files(uri: str, *, kind: str = "scores", storage: StorageSettings | No
     return [f"{run.uri}/{path}" for path in _paths(manifest, kind)]
 
 
-def _committed(uri: str, settings: StorageSettings | None) -> tuple[Run, dict]:
+def _committed(uri: str, settings: StorageSettings | None) -> tuple[Run, Mapping[str, Any]]:
     parent, _, last = uri.rstrip("/").rpartition("/")
     storage_uri, name = (parent, None) if last == KIND else (parent.rpartition("/")[0], last)
     storage = open_storage(storage_uri or ".", settings or StorageSettings())
@@ -83,5 +84,5 @@ def _concatenated(tables: list[pa.Table], kind: str) -> pa.Table:
     return pa.concat_tables(tables) if tables else SCHEMAS[kind].empty_table()
 
 
-def _paths(manifest: dict, kind: str) -> list[str]:
+def _paths(manifest: Mapping[str, Any], kind: str) -> list[str]:
     return sorted(path for path in manifest["files"] if path.endswith(f"-{kind}.parquet"))

@@ -19,7 +19,7 @@ from optirag_core.training.checkpoints import Checkpoints
 from optirag_core.training.loop import optimize
 from optirag_core.training.lora import with_lora
 from optirag_core.training.packing import Sample
-from optirag_core.training.selection import BestWeights, Weights
+from optirag_core.training.selection import BestWeights
 from optirag_core.training.state import Training
 from optirag_core.training.steps import plan_steps
 from optirag_core.training.workers import Workers, gathered, parallelize
@@ -154,7 +154,9 @@ def _parallel(
     return parallelize(AnswerLoss(model, answer_ids, dtype), workers, blocks=model.model.layers, dtype=dtype)
 
 
-def _put_together(training: Training, best: Weights, whole: PreTrainedModel | PeftModel) -> PreTrainedModel | None:
+def _put_together(
+    training: Training, best: dict[str, Any], whole: PreTrainedModel | PeftModel
+) -> PreTrainedModel | None:
     """The LLM with its best weights, a LoRA merged, on rank 0; None on the others. All workers must call.
 
     Args:

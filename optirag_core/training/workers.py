@@ -7,7 +7,7 @@ but for rounding and for the masks of dropout.
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -99,7 +99,7 @@ def columns(embedding: nn.Embedding) -> Tensor:
 def gathered(module: nn.Module, *, trained_only: bool) -> dict[str, Tensor]:
     """A copy of the weights on the CPU of rank 0, whole; nothing on the others. All workers must call."""
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=trained_only)
-    weights = get_model_state_dict(module, options=options)
+    weights: dict[str, Any] = get_model_state_dict(module, options=options)
     # torch leaves a frozen weight's second name (tied embeddings), and buffers.
     wanted = trained_names(module) if trained_only else weights.keys()
     return {name: tensor.detach().clone() for name, tensor in weights.items() if name in wanted}
