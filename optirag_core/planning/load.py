@@ -68,9 +68,10 @@ class Load:
 
     @property
     def planning_s(self) -> float:
-        """The driver reads the requests twice, cuts them, and uploads the shards."""
-        uploads = self.num_shards * REQUEST_S / THREADS
-        return self.pairs * measured.PLAN_S_PER_PAIR.value + uploads
+        """The driver reads the requests twice, cuts them, uploads the shards, and lists them to Ray."""
+        of_shard = REQUEST_S / THREADS + measured.STREAM_S_PER_SHARD.value
+        of_user = measured.PLAN_S_PER_USER.value + self.candidates * measured.PLAN_S_PER_PAIR.value
+        return self.users * of_user + self.num_shards * of_shard
 
     @property
     def commit_s(self) -> float:
@@ -78,7 +79,9 @@ class Load:
 
     @property
     def driver_gib(self) -> float:
-        return (measured.DRIVER_MIB.value + self.num_shards * measured.DRIVER_MIB_PER_SHARD.value) / 1024
+        shards_mib = self.num_shards * measured.DRIVER_MIB_PER_SHARD.value
+        users_mib = self.users * measured.DRIVER_BYTES_PER_USER.value / 2**20
+        return (measured.DRIVER_MIB.value + shards_mib + users_mib) / 1024
 
     @property
     def s3_requests(self) -> float:

@@ -26,7 +26,10 @@ RECEIPTS_PER_S = Measured(
 SHARD_OVERHEAD_S = Measured(0.0169, "batch.json", "16.9 ms of a scorer per shard beside its pairs")
 SHARD_SPREAD = Measured(0.0198, "batch.json", "shards of 2,000 pairs take 13.24 s, give or take 2 %")
 DRIVER_MIB_PER_SHARD = Measured(
-    0.058, "batch.json", "the driver's memory grows by 59 KiB per shard, most of it Ray Data's, from 5 to 500 shards"
+    0.01176, "capacity.json", "the driver's memory grows by 12 KiB per shard, from 500 to 4,000 shards"
+)
+STREAM_S_PER_SHARD = Measured(
+    1.862e-3, "capacity.json", "with 4,000 shards the first receipt comes 6.5 s later than with 500, 1.9 ms per shard"
 )
 DRIVER_MIB = Measured(668.6, "batch.json", "669 MiB of a driver with few shards")
 TOKENS_PER_CORE_S = Measured(671_000, "batch.json", "170,757 prompt tokens are put together in 0.254 s")
@@ -50,8 +53,14 @@ GRAPH_BYTES = Measured(
     404.0, "retriever.json", "training takes 7.52 GiB for 20 M interactions of 1 M users, 404 bytes of one"
 )
 EPOCH_S = Measured(30.1e-6, "retriever.json", "an epoch of 20 steps takes 602 s there, 30 us per interaction")
-PLAN_S_PER_PAIR = Measured(1.18e-6, "batch.json", "1 M pairs are planned in 1.18 s")
-COMMIT_S_PER_SHARD = Measured(0.003, "batch.json", "500 shards are committed in 1.7 s")
-REQUEST_BYTES = Measured(8.27, "capacity.json", "8 bytes of a pair in requests, item ids of 12 letters")
-SCORE_BYTES = Measured(14.6, "capacity.json", "15 bytes of a pair in scores")
+PLAN_S_PER_PAIR = Measured(0.5056e-6, "capacity.json", "100 M pairs of 2 M users are planned in 54.6 s")
+PLAN_S_PER_USER = Measured(
+    2.046e-6, "capacity.json", "20 M pairs of 20 M users in 51.0 s: 0.51 us per pair and 2.0 us per user"
+)
+DRIVER_BYTES_PER_USER = Measured(
+    25.98, "capacity.json", "it takes 470 MiB for 2 M users and 916 MiB for 20 M: 26 bytes per user"
+)
+COMMIT_S_PER_SHARD = Measured(0.106e-3, "capacity.json", "50,000 shards are committed in 5.3 s on a local folder")
+REQUEST_BYTES = Measured(6.52, "capacity.json", "6.5 bytes of a pair in requests, ids of 12 and 14 letters")
+SCORE_BYTES = Measured(14.65, "capacity.json", "15 bytes of a pair in scores")
 RECEIPT_BYTES = Measured(690.0, "capacity.json", "690 bytes of a receipt")

@@ -3,7 +3,6 @@
 import pytest
 
 from optirag_core.engine.cost import ModelShape
-from optirag_core.planning import measured
 from optirag_core.planning.llm import VICUNA_7B
 from optirag_core.planning.load import Load, Nodes
 from optirag_core.planning.sharding import replicate
@@ -46,12 +45,10 @@ def test_prompts_by_hand():
 
 
 def test_the_driver_by_hand():
-    plan, shard = measured.PLAN_S_PER_PAIR.value, measured.COMMIT_S_PER_SHARD.value
-    assert LOAD.planning_s == pytest.approx(5e7 * plan + 5000 * 0.05 / 16)
-    assert LOAD.commit_s == pytest.approx(5000 * shard)
-    assert LOAD.driver_gib == pytest.approx(
-        (measured.DRIVER_MIB.value + 5000 * measured.DRIVER_MIB_PER_SHARD.value) / 1024
-    )
+    """1 M users with 50 M pairs in 5,000 shards."""
+    assert LOAD.planning_s == pytest.approx(1e6 * 2.046e-6 + 5e7 * 0.5056e-6 + 5000 * (0.05 / 16 + 1.862e-3))
+    assert LOAD.commit_s == pytest.approx(5000 * 0.106e-3)
+    assert LOAD.driver_gib == pytest.approx((668.6 + 5000 * 0.01176 + 25.98e6 / 2**20) / 1024)
 
 
 def test_s3_by_hand():
