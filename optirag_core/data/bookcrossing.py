@@ -8,6 +8,7 @@ import re
 from datetime import date
 from pathlib import Path
 from string import capwords
+from typing import Any
 
 import pyarrow as pa
 
@@ -100,24 +101,24 @@ class _Loader:
         self._finish(malformed, "malformed_ratings")
         return ratings
 
-    def _read_books(self, file: RawFile) -> dict[str, tuple]:
+    def _read_books(self, file: RawFile) -> dict[str, tuple[Any, ...]]:
         """ISBN -> (title, author, year, publisher); the first line of a repeated ISBN counts."""
-        books: dict[str, tuple] = {}
+        books: dict[str, tuple[Any, ...]] = {}
         malformed, spreadsheet = self._counter(file), SpreadsheetCheck(file.name)
         max_year = date.today().year + 1
         for row in read_rows(file, BOOKS_COLUMNS, self._settings.header, malformed):
             raw_isbn, title, author, year, publisher = row.fields
             isbn = _valid_isbn(raw_isbn, row, malformed, spreadsheet)
             if isbn is not None:
-                year = _whole_number(year, MIN_YEAR, max_year)
-                books.setdefault(isbn, (_text(title) or isbn, _text(author), year, _text(publisher)))
+                published = _whole_number(year, MIN_YEAR, max_year)
+                books.setdefault(isbn, (_text(title) or isbn, _text(author), published, _text(publisher)))
         spreadsheet.check()
         self._finish(malformed, "malformed_books")
         return books
 
-    def _read_users(self, file: RawFile) -> dict[str, tuple]:
+    def _read_users(self, file: RawFile) -> dict[str, tuple[Any, ...]]:
         """User -> (location, age); the first line of a repeated user counts."""
-        users: dict[str, tuple] = {}
+        users: dict[str, tuple[Any, ...]] = {}
         countries: dict[str, str | None] = {}
         malformed = self._counter(file)
         for row in read_rows(file, USERS_COLUMNS, self._settings.header, malformed):
@@ -132,7 +133,9 @@ class _Loader:
         self._finish(malformed, "malformed_users")
         return users
 
-    def _drop_unknown_books(self, ratings: list[tuple[str, str, float]], books: dict[str, tuple]) -> list:
+    def _drop_unknown_books(
+        self, ratings: list[tuple[str, str, float]], books: dict[str, tuple[Any, ...]]
+    ) -> list[tuple[str, str, float]]:
         known = [rating for rating in ratings if rating[1] in books]
         num_dropped = len(ratings) - len(known)
         self._counts["ratings_without_item"] = num_dropped
@@ -142,7 +145,7 @@ class _Loader:
             self._warnings.append(f"dropped {num_dropped:,} ratings of books that BX-Books lacks: no title to show")
         return known
 
-    def _add_unknown_users(self, ratings: list[tuple[str, str, float]], users: dict[str, tuple]) -> None:
+    def _add_unknown_users(self, ratings: list[tuple[str, str, float]], users: dict[str, tuple[Any, ...]]) -> None:
         unknown = dict.fromkeys(user for user, _, _ in ratings if user not in users)
         if unknown and users:
             self._warnings.append(f"{len(unknown):,} users of ratings are not in BX-Users: their profiles are unknown")

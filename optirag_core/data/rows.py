@@ -46,7 +46,7 @@ class Rows(Mapping[str, Mapping[str, Any]]):
         return {name: column[row].as_py() for name, column in zip(names, self._batch.columns, strict=True)}
 
     def __contains__(self, value: object) -> bool:
-        return self._ids.row(value) >= 0
+        return isinstance(value, str) and self._ids.row(value) >= 0
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._ids)

@@ -10,6 +10,7 @@ Shapes: T packed tokens, Tq queries, H heads, E head width; B batch, Q queries a
 """
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,8 +22,11 @@ from optirag_core.engine.layout import Queries, Span, SuffixBatch
 
 NAME = "optirag_cascade"
 
+DecoderLayer = Any
+"""A layer of an LLM of `transformers`, whose parts torch's types do not know."""
 
-def with_cascade(layer: nn.Module) -> nn.Module:
+
+def with_cascade(layer: DecoderLayer) -> DecoderLayer:
     """A decoder layer that attends by `cascade` and takes `queries=...`, on the weights of the given one.
 
     The given layer and its config stay as they are, so the model goes on attending by itself, at any time and in any
@@ -39,7 +43,15 @@ def with_cascade(layer: nn.Module) -> nn.Module:
 
 @torch.compiler.disable
 def cascade(
-    module: nn.Module, q: Tensor, k: Tensor, v: Tensor, attention_mask: None, *, queries: Queries, scaling: float, **_
+    module: nn.Module,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    attention_mask: None,
+    *,
+    queries: Queries,
+    scaling: float,
+    **_: Any,
 ) -> tuple[Tensor, None]:
     """Attention of `queries` over a packed row, in the form of transformers' attention interface.
 
@@ -61,8 +73,7 @@ def _attend_span(q: Tensor, k: Tensor, v: Tensor, span: Span, scaling: float) ->
     block = q[:, :, span.query_start : span.query_stop]
     keys = slice(span.key_start, span.key_start + span.prefix_keys)
     if not span.prefix_keys:
-        own = [_attend_batch(q, k, v, batch, scaling)[0] for batch in span.batches]
-        return torch.cat(own)[None]
+        return torch.cat([_attend_batch(q, k, v, batch, scaling)[0] for batch in span.batches])[None]
     output, lse = _attend_shared(block, k[:, :, keys], v[:, :, keys], bool(span.prefix_queries), scaling)
     for batch in span.batches:
         start = batch.query_start - span.query_start

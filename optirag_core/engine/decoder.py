@@ -10,12 +10,13 @@ Shapes: T packed tokens, R pairs, D model width, E head width.
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from optirag_core.engine.attention import cascade, with_cascade
+from optirag_core.engine.attention import DecoderLayer, cascade, with_cascade
 from optirag_core.engine.layout import Layout, PackedGroup, PromptPart, Queries
 from optirag_core.errors import ModelError
 
@@ -58,7 +59,7 @@ class OpenLayer:
     """A layer of which only the last tokens have come out; closing it empties it."""
 
     flight: Flight  # before the layer
-    layer: nn.Module
+    layer: DecoderLayer
     inputs: "LayerInputs | None"
     last: Tensor  # [R, D] h^(l) of the last tokens
 
@@ -73,8 +74,8 @@ class LayerInputs:
     rotary: Rotary
 
     def at(self, tokens: Tensor) -> "LayerInputs":
-        rotary = tuple(angles[:, tokens] for angles in self.rotary)
-        return LayerInputs(self.normed[:, tokens], self.keys[:, :, tokens], self.values[:, :, tokens], rotary)
+        cos, sin = (angles[:, tokens] for angles in self.rotary)
+        return LayerInputs(self.normed[:, tokens], self.keys[:, :, tokens], self.values[:, :, tokens], (cos, sin))
 
 
 class Decoder:
@@ -155,29 +156,29 @@ class Decoder:
         """The tokens that the next layer changes."""
         return layout.suffix_queries if depth >= self._frozen_after else layout.all_queries
 
-    def _inputs(self, layer: nn.Module, layout: Layout, hidden: Tensor) -> LayerInputs:
+    def _inputs(self, layer: DecoderLayer, layout: Layout, hidden: Tensor) -> LayerInputs:
         rotary = self._rotary(layout, hidden)
         normed = layer.input_layernorm(hidden)  # [1, T, D]
         keys = self._rotated(self._heads(layer.self_attn, "k", normed), rotary)
         return LayerInputs(normed, keys, self._heads(layer.self_attn, "v", normed), rotary)
 
-    def _attend(self, layer: nn.Module, inputs: LayerInputs, queries: Queries) -> Tensor:
+    def _attend(self, layer: DecoderLayer, inputs: LayerInputs, queries: Queries) -> Tensor:
         """[1, Tq, heads * E]."""
-        rotary = tuple(_rows(angles, queries) for angles in inputs.rotary)
-        q = self._rotated(self._heads(layer.self_attn, "q", _rows(inputs.normed, queries)), rotary)
+        cos, sin = (_rows(angles, queries) for angles in inputs.rotary)
+        q = self._rotated(self._heads(layer.self_attn, "q", _rows(inputs.normed, queries)), (cos, sin))
         scaling = layer.self_attn.scaling
         attended, _ = cascade(layer.self_attn, q, inputs.keys, inputs.values, None, queries=queries, scaling=scaling)
         return attended.flatten(2)
 
     @staticmethod
-    def _leave(layer: nn.Module, hidden: Tensor, attended: Tensor) -> Tensor:
+    def _leave(layer: DecoderLayer, hidden: Tensor, attended: Tensor) -> Tensor:
         """[1, Tq, D] out of the layer."""
         hidden = hidden + layer.self_attn.o_proj(attended)
         del attended
         return hidden + layer.mlp(layer.post_attention_layernorm(hidden))
 
     @staticmethod
-    def _heads(attention: nn.Module, kind: str, normed: Tensor) -> Tensor:
+    def _heads(attention: Any, kind: str, normed: Tensor) -> Tensor:
         """[1, T, D] -> [1, heads, T, E]."""
         states = getattr(attention, f"{kind}_proj")(normed).unflatten(-1, (-1, attention.head_dim))
         if norm := getattr(attention, f"{kind}_norm", None):  # Qwen3

@@ -10,6 +10,7 @@ Shapes: D model width, F features of evidence, ... any leading dimensions.
 import copy
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -96,7 +97,7 @@ class ExitHeads(nn.Module):
 
     def __getitem__(self, layer: int) -> AnswerHead | EvidenceHead:
         """The head at an exit layer, at layer N, or at depth 0."""
-        return self.heads[str(layer)]
+        return cast("AnswerHead | EvidenceHead", self.heads[str(layer)])
 
     @torch.no_grad()
     def start_from_evidence(self, weights: Tensor, bias: float) -> None:
@@ -105,10 +106,11 @@ class ExitHeads(nn.Module):
         Args:
             weights, bias: v [F] and b of a logistic regression on the evidence alone.
         """
-        for head in self.heads.values():
-            head = head if isinstance(head, EvidenceHead) else head.evidence
-            head.weight.copy_(weights)
-            head.bias.fill_(bias)
+        for layer in map(int, self.heads):
+            head = self[layer]
+            known = head.evidence if isinstance(head, AnswerHead) else head
+            known.weight.copy_(weights)
+            known.bias.fill_(bias)
 
     def save(self, folder: Path) -> None:
         save_file(self.state_dict(), folder / HEADS_FILE)

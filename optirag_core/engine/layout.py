@@ -41,8 +41,11 @@ class PromptPart:
     def without(self, candidates: Collection[int]) -> "PromptPart":
         """What is left of it, maybe no suffix."""
         left = [index for index, candidate in enumerate(self.candidates) if candidate not in candidates]
-        suffixes, candidates = ([column[index] for index in left] for column in (self.suffixes, self.candidates))
-        return replace(self, suffixes=suffixes, candidates=candidates)
+        return replace(
+            self,
+            suffixes=[self.suffixes[index] for index in left],
+            candidates=[self.candidates[index] for index in left],
+        )
 
 
 @dataclass(frozen=True)
@@ -88,9 +91,9 @@ class Queries:
 
     rows: Tensor | None  # [Tq] index into the row; None: all of it
     spans: tuple[Span, ...]
-    _plans: dict[tuple[type, torch.device], Any] = field(default_factory=dict, repr=False, compare=False)
+    _plans: dict[tuple[Any, torch.device], Any] = field(default_factory=dict, repr=False, compare=False)
 
-    def cached(self, plan: type, device: torch.device) -> Any:
+    def cached(self, plan: Any, device: torch.device) -> Any:
         """`plan.of(self, device)`, made once for all layers."""
         if (plan, device) not in self._plans:
             self._plans[plan, device] = plan.of(self, device)
@@ -150,7 +153,9 @@ class Layout:
         Returns:
             The layout of what is left and its tokens' index [T'] into this row.
         """
-        groups, tokens, flags = [], [], iter(alive)
+        groups: list[PackedGroup] = []
+        tokens: list[int] = []
+        flags = iter(alive)
         for start, group in zip(self.starts, self.groups, strict=False):
             kept = [index for index, _ in enumerate(group.candidates) if next(flags)]
             if not kept:
@@ -181,7 +186,8 @@ class Layout:
         return self._queries(prefix=False, last_only=False)
 
     def _queries(self, *, prefix: bool, last_only: bool) -> Queries:
-        spans, rows = [], []
+        spans: list[Span] = []
+        rows: list[int] = []
         for start, group in zip(self.starts, self.groups, strict=False):
             first, token, batches = len(rows), start + group.prefix, []
             rows += range(start, token) if prefix else ()

@@ -121,7 +121,8 @@ class DepthQueues:
         return flights
 
     def _next_parts(self) -> list[PromptPart]:
-        parts, tokens = [], 0
+        parts: list[PromptPart] = []
+        tokens = 0
         while self._parts and self._joins(bool(parts), tokens + self._parts[0].num_tokens):
             parts.append(self._parts.popleft())
             tokens += parts[-1].num_tokens

@@ -160,7 +160,8 @@ class Scorer:
                 "itself: step until is_finished, or add these groups as well"
             )
         started = time.perf_counter()
-        numbers, scored = self.add(groups), {}
+        numbers = self.add(groups)
+        scored: dict[int, ScoredGroup] = {}
         while not self.is_finished:
             scored |= {group.number: group for group in self.step()}
             if watch:

@@ -47,14 +47,14 @@ def head_views(trace: Trace, pair: int, policy: ExitPolicy, layers: Collection[i
 
 def _on_evidence(logits: Tensor, policy: ExitPolicy) -> HeadView:
     """Of logits [2]."""
-    in_use, values = policy.evidence_confidence is not None, p_yes(logits).view(1, 1)  # [1, 1]
+    sure, values = policy.evidence_confidence, p_yes(logits).view(1, 1)  # [1, 1]
     return HeadView(
         layer=0,
         score=values.item(),
         evidence_logit=(logits[0] - logits[1]).item(),
         text_logit=None,
-        in_use=in_use,
-        stops=in_use and should_exit(values, policy.evidence_confidence, "confidence").item(),
+        in_use=sure is not None,
+        stops=sure is not None and bool(should_exit(values, sure, "confidence").item()),
         values=(values.item(),),
         statistic=statistic(values, "confidence").item(),
     )
@@ -69,7 +69,7 @@ def _at_exit(layer: int, window: Tensor, known: float | None, policy: ExitPolicy
         evidence_logit=known,
         text_logit=_text(window[-1], known),
         in_use=in_use,
-        stops=should_exit(values, policy.threshold, policy.criterion).item(),
+        stops=bool(should_exit(values, policy.threshold, policy.criterion).item()),
         values=tuple(values[0].tolist()),
         statistic=statistic(values, policy.criterion).item(),
     )

@@ -36,12 +36,13 @@ def fit_model(evidence: Evidence, rows: pa.Table) -> EvidenceModel:
     liked, width = int(labels.sum()), len(evidence.names)
     if min(liked, len(labels) - liked) < 2:
         share = (liked + 1.0) / (len(labels) + 2.0)
-        constant = (np.full(width, value, np.float32) for value in (0, 1, 0))
-        return EvidenceModel(*constant, float(np.log(share / (1.0 - share))))
+        zeros, ones = np.zeros(width, np.float32), np.ones(width, np.float32)
+        return EvidenceModel(zeros, ones, zeros, float(np.log(share / (1.0 - share))))
     mean, scale = features.mean(axis=0), features.std(axis=0)
     scale[scale < np.finfo(np.float32).eps * np.maximum(np.abs(mean), 1.0)] = 1.0  # a constant, but for rounding
     fitted = LogisticRegression(max_iter=MAX_ITERATIONS).fit((features - mean) / scale, labels)
-    return EvidenceModel(*(of.astype(np.float32) for of in (mean, scale, fitted.coef_[0])), float(fitted.intercept_[0]))
+    mean, scale, weights = (of.astype(np.float32) for of in (mean, scale, fitted.coef_[0]))
+    return EvidenceModel(mean, scale, weights, float(fitted.intercept_[0]))
 
 
 def as_asked(rows: pa.Table, *, timed: bool) -> pa.Table:

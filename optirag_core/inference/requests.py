@@ -42,14 +42,13 @@ def open_source(settings: Settings, artifacts: Artifacts, scratch: Path) -> Sour
         DataError: a file is damaged, or has other columns than requests or pairs.
     """
     location, top_k = settings.requests.path, settings.requests.all_items_top_k
-    dataset = Dataset.load(artifacts["dataset"].path) if location is None else None
     if location is not None:
         files = open_requests(location, settings.storage, scratch)
         source = Source(location, grouped(files, scratch), {"files": dict(files.sha256)})
-    elif top_k is not None:
-        source = _all_users(dataset)
     else:
-        source = _test_split(dataset, settings.requests, settings.seed)
+        dataset = Dataset.load(artifacts["dataset"].path)
+        test = settings.requests, settings.seed
+        source = _all_users(dataset) if top_k is not None else _test_split(dataset, *test)
     if top_k is None:
         return source
     candidates = Candidates.load(artifacts["retriever"].path, artifacts["dataset"].path)

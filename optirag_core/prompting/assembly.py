@@ -27,17 +27,21 @@ AskedPair = tuple[str | None, str | None]
 class Neighbour(Protocol):
     """A similar user."""
 
-    user_id: str
-    similarity: float  # cosine
+    @property
+    def user_id(self) -> str: ...
+
+    @property
+    def similarity(self) -> float:
+        """The cosine of the angle between both users' vectors."""
 
 
 class Neighbours(Protocol):
     """Finds similar users; `retrieval.index.UserIndex` does."""
 
-    def __contains__(self, user_id: str) -> bool:
+    def __contains__(self, user_id: str | None) -> bool:
         """Whether the user has training interactions."""
 
-    def similar_batch(self, user_ids: Sequence[str | None], k: int) -> list[list[Neighbour]]:
+    def similar_batch(self, user_ids: Sequence[str | None], k: int) -> Sequence[Sequence[Neighbour]]:
         """Up to k neighbours of each user, most similar first; none for a user without training interactions."""
 
 

@@ -20,7 +20,7 @@ class UpdatedIndex:
 
     def __init__(self, index: UserIndex) -> None:
         self._index = index
-        self._vectors: dict[str, np.ndarray] = {}
+        self._vectors: dict[str | None, np.ndarray] = {}
         self._place: dict[int, int] = {}  # row of a user of the index -> place of the new vector
         self._rows = np.empty(CAPACITY, np.int64)
         self._new = np.empty((CAPACITY, index.embeddings.shape[1]), np.float32)
@@ -43,7 +43,10 @@ class UpdatedIndex:
         """
         self._vectors[user_id] = vector
         row = self._index.user_ids.row(user_id)
-        if row < 0 or self._index.rows[min(np.searchsorted(self._index.rows, row), len(self._index.rows) - 1)] != row:
+        if (
+            row < 0
+            or self._index.rows[min(int(np.searchsorted(self._index.rows, row)), len(self._index.rows) - 1)] != row
+        ):
             return
         place = self._place.setdefault(row, len(self._place))
         if place == len(self._rows):
