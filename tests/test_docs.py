@@ -90,7 +90,8 @@ def test_every_make_target_exists():
 @pytest.mark.parametrize(("page", "command", "arguments"), list(jobs()))
 def test_a_job_command_has_valid_settings(page, command, arguments, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    given = {"FILE": "ray_jobs/configs/demo.yaml", "DIR": str(tmp_path)}
+    (tmp_path / "settings.yaml").write_text("seed: 0\n", encoding="utf-8")
+    given = {"FILE": str(tmp_path / "settings.yaml"), "DIR": str(tmp_path)}
     words = [given.get(word, word) for word in shlex.split(command)]
     rest = [word for word in words[words.index("-m") + 2 :] if word not in ("--plan", "--dry-run")]
 
