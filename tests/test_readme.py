@@ -15,8 +15,10 @@ from ray_jobs.pipeline import STAGES, pipeline
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 COMMANDS = [line.split("#")[0].strip() for line in README.splitlines() if line.startswith("    ")]
-JOBS = [command for command in COMMANDS if "python -m ray_jobs." in command]
+JOBS = [command for command in COMMANDS if "python -m ray_jobs." in command and "--config" in command]
 TARGETS = [command for command in COMMANDS if command.startswith("make ")]
+
+OTHER_JOBS = {"explain", "pipeline", "plan", "compare", "rollback", "migrate", "erase_user"}
 
 
 def test_there_are_commands_to_test():
@@ -43,7 +45,7 @@ def test_a_make_target_exists(command):
 def test_the_table_of_jobs_is_complete():
     named = set(re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE))
 
-    assert {stage.__name__ for stage in STAGES} | {"explain", "pipeline"} == named
+    assert {stage.__name__ for stage in STAGES} | OTHER_JOBS == named
 
 
 def test_every_path_that_the_readme_links_exists():
