@@ -82,7 +82,8 @@ def test_every_module_that_a_command_names_exists(module):
 
 def test_every_make_target_exists():
     targets = set(re.findall(r"^([\w-]+):", text(ROOT / "Makefile"), re.MULTILINE))
-    named = {name for page in PAGES for name in re.findall(r"(?:`|^    )make ([\w-]+)", text(page), re.MULTILINE)}
+    pages = [page for page in PAGES if page.name != "CHANGELOG.md"]  # it names what there was
+    named = {name for page in pages for name in re.findall(r"(?:`|^    )make ([\w-]+)", text(page), re.MULTILINE)}
 
     assert {"demo", "test"} <= named <= targets
 
