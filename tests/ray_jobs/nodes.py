@@ -1,7 +1,6 @@
 """Nodes of a Ray cluster in processes of their own, which this process never joins.
 
-They ask for a token, and the head listens on loopback alone. Each is ended by its process id: `ray stop` ends every Ray
-of the machine.
+They ask for a token. Each is ended by its process id: `ray stop` ends every Ray of the machine.
 """
 
 import json
@@ -24,8 +23,6 @@ from ray.autoscaler._private.monitor import BASE_READONLY_CONFIG
 
 TIMEOUT_S = 600
 LOOPBACK = "127.0.0.1"
-STAY_ON_LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""Set to 0, or Ray replaces 127.0.0.1 by the machine's address and listens on every interface."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +63,11 @@ class Head(Node):
 
 
 @contextmanager
-def head_node(num_cpus: int = 2, *, autoscaled: Mapping[str, Any] | None = None) -> Iterator[Head]:
+def head_node(num_cpus: int = 2, *, alone: bool = True, autoscaled: Mapping[str, Any] | None = None) -> Iterator[Head]:
     """A head node.
 
     Args:
+        alone: on loopback; otherwise on every interface, as Ray has no clusters of several nodes on loopback.
         autoscaled: node type -> resources of a node: Ray's own autoscaler starts them as processes of this machine, at
             most two of each, when a job asks for them.
     """
@@ -78,8 +76,9 @@ def head_node(num_cpus: int = 2, *, autoscaled: Mapping[str, Any] | None = None)
     environment |= {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}",  # jobs run the head's `python`
         "RAY_AUTH_MODE": "token",
-        STAY_ON_LOOPBACK: "0",
-    }  # fmt: skip
+    }
+    if alone:
+        environment["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # or 127.0.0.1 becomes an address of every interface
     with tempfile.TemporaryDirectory(prefix="head-", dir="/tmp") as folder:  # paths of sockets have to be short
         token = Path(folder) / "token"
         token.write_text(f"{secrets.token_hex(16)}\n", encoding="utf-8")
@@ -106,10 +105,9 @@ def head_node(num_cpus: int = 2, *, autoscaled: Mapping[str, Any] | None = None)
 
 @contextmanager
 def further_node(head: Head, folder: Path, num_cpus: int = 2) -> Iterator[Node]:
-    """A node that joins the head's cluster, its files in `folder`, which it makes."""
+    """A node that joins a head that is not alone, its files in `folder`, which it makes."""
     folder.mkdir()
     environment = {**head.environment, "TMPDIR": str(folder)}
-    del environment[STAY_ON_LOOPBACK]  # Ray then has no clusters of several nodes
     node = Node(_start(["--address", head.address], num_cpus, environment, folder / "node.log"))
     try:
         yield node
