@@ -2,6 +2,7 @@
 VENV ?= .venv
 PYTHON ?= python3
 RUN = $(VENV)/bin/python
+export NO_MKDOCS_2_WARNING = 1
 
 .PHONY: setup smollm2 minilm demo serve check test test-all coverage docs lint
 
