@@ -91,19 +91,3 @@ def test_another_node_scores_what_a_dead_one_had(settings, tmp_path, reliability
     reliability["SIGKILL of one of two Ray nodes, workspace on S3"] = figures | seconds
     assert figures["shards_before"] < figures["shards"]
     assert (figures["lost"], figures["duplicated"], figures["different"]) == (0, 0, 0)
-
-
-def test_where_there_is_no_room_for_its_scorer_the_run_ends_and_goes_on_with_fewer(settings, tmp_path):
-    with head_node(num_cpus=2, alone=False) as head, further_node(head, tmp_path / "further") as further:
-        ended(begun(settings, head, "undisturbed", tmp_path), tmp_path, "undisturbed")
-        process = begun(settings, head, "killed", tmp_path, "--run.stall_timeout_s", "30")
-        before = killed_midway(settings, "killed", further)
-
-        assert "RunStalled: no shard was finished for 30 s" in ended(process, tmp_path, "killed", code=2)
-        assert "ask for 3 CPU, the cluster has 2" in ended(
-            begun(settings, head, "killed", tmp_path), tmp_path, "killed", 2
-        )
-        ended(begun(settings, head, "killed", tmp_path, "--actors.num_scorers", "1"), tmp_path, "killed")
-
-    figures = compared(settings, "killed", before)
-    assert (figures["lost"], figures["duplicated"], figures["different"]) == (0, 0, 0)
