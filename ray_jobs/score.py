@@ -10,7 +10,8 @@ that differs too much from the one before is committed and does not become the n
 """
 
 import logging
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any
 
@@ -23,7 +24,8 @@ from optirag_core.inference.parts import check_prompts_fit
 from optirag_core.inference.requests import open_source
 from optirag_core.recipes import run_identity
 from optirag_core.runs.plan import plan_shards
-from optirag_core.runs.work import begin
+from optirag_core.runs.run import Run
+from optirag_core.runs.work import Work, begin
 from ray_jobs.command import run_job
 from ray_jobs.compare import gate
 from ray_jobs.pushgateway import push_committed
@@ -59,18 +61,17 @@ def score(settings: Settings) -> dict[str, Any]:
             RunEvents(settings.tracking.events, run=run.name, run_id=identity.run_id) as events,
             begin(run, identity, plan, scratch / "shards", lease_s=settings.run.lease_s) as work,
         ):
-            if nothing_to_do := work.committed:
+            if work.committed:
                 log.info("scores/%s is there already: nothing to do", run.name)
             with closing(finish(work, build, scorer, settings, events)) as receipts:
                 for receipt in receipts:
                     work.add(receipt)
-            manifest = work.commit(
-                partial(run_page, run.name, identity), parents=artifacts.digests,
-                max_reject_share=settings.run.max_reject_share, keep_newer=settings.run.name is not None,
-                check=gate(settings, run.name),
-            )  # fmt: skip
-            if not nothing_to_do:
-                _tell_commit(settings, run.name, manifest["metrics"], events)
+            with _telling_commit(work, run, settings, events):
+                manifest = work.commit(
+                    partial(run_page, run.name, identity), parents=artifacts.digests,
+                    max_reject_share=settings.run.max_reject_share, keep_newer=settings.run.name is not None,
+                    check=gate(settings, run.name),
+                )  # fmt: skip
     if settings.run.clean:
         for path in run.leftovers():
             run.storage.delete(path)
@@ -83,11 +84,19 @@ def score(settings: Settings) -> dict[str, Any]:
     return manifest
 
 
-def _tell_commit(settings: Settings, run: str, metrics: dict[str, Any], events: RunEvents) -> None:
-    names = ("scored", "rejected", "rejects", "mean_exit_layer", "pairs_per_scorer_second")
-    events.tell("run_committed", **{name: metrics[name] for name in names})
-    if settings.tracking.pushgateway:
-        push_committed(settings.tracking.pushgateway, run, metrics)
+@contextmanager
+def _telling_commit(work: Work, run: Run, settings: Settings, events: RunEvents) -> Iterator[None]:
+    """Tell of a run that is committed in the body; the Pushgateway, where it has become the newest."""
+    before, metrics = work.committed, {}
+    try:
+        yield
+    finally:
+        if work.committed and not before:
+            metrics = run.manifest()["metrics"]
+            names = ("scored", "rejected", "rejects", "mean_exit_layer", "pairs_per_scorer_second")
+            events.tell("run_committed", **{name: metrics[name] for name in names})
+    if metrics and settings.tracking.pushgateway:
+        push_committed(settings.tracking.pushgateway, run.name, metrics)
 
 
 def _stages(settings: Settings, artifacts: Artifacts, run: str, run_id: str) -> tuple[Stage, Stage]:
