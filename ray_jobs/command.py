@@ -30,7 +30,7 @@ def run_job(job: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
 
     Args:
         job: its docstring is the command's help.
-        arguments: names of required arguments of this job beside the settings.
+        arguments: names of required arguments of this job beside the settings: `user_id` is `--user-id`.
     """
     with one_line_errors(), _own_errors():
         settings, given, instead = _parsed(sys.argv[1:], job.__doc__ or "", arguments)
@@ -99,7 +99,7 @@ def _parsed(
         help="check the settings, print all of them as they would be used, and run nothing",
     )  # fmt: skip
     for name in arguments:
-        parser.add_argument(f"--{name}", required=True)
+        parser.add_argument(f"--{name.replace('_', '-')}", required=True)
     known, rest = parser.parse_known_args(argv)
     flags = [(key, "true") for key, given in _flags(known).items() if given]
     settings = load_settings(known.config, flags + _pairs(rest))

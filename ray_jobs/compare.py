@@ -1,6 +1,6 @@
 """Two committed runs of scores -> what changed, as a table, JSON and Parquet per user: the `comparisons` artifact.
 
-    python -m ray_jobs.compare --config FILE --run_a 2026-11-21 --run_b 2026-11-22 --compare.max_mean_score_drift 0.02
+    python -m ray_jobs.compare --config FILE --run-a 2026-11-21 --run-b 2026-11-22 --compare.max_mean_score_drift 0.02
 
 Exit code 1 where run B is beyond a bound of the section `compare` against run A, 2 where something is wrong. `score`
 asks the same before it makes a new run the newest.

@@ -17,6 +17,12 @@ COMMANDS = [line.split("  #")[0].strip() for line in README.splitlines() if line
 [SETTINGS] = re.findall(r'^    SETTINGS="(.*)"$', README, re.MULTILINE)
 OF_RAY = [command for command in COMMANDS if command.startswith("ray ")]
 JOBS = [command for command in COMMANDS if "python -m ray_jobs." in command]
+ARGUMENTS = {
+    "explain": ("user", "item"),
+    "compare": ("run_a", "run_b"),
+    "rollback": ("run",),
+    "erase_user": ("user_id",),
+}
 
 
 @pytest.mark.parametrize("command", OF_RAY)
@@ -38,7 +44,7 @@ def test_a_job_parses_and_runs_on_the_cluster(command, monkeypatch):
     words = shlex.split(command.replace("$SETTINGS", SETTINGS))
     module, *options = words[words.index("-m") + 1 :]
 
-    settings, _ = parse(options, arguments=("user", "item") if "explain" in module else ())
+    settings, _ = parse(options, arguments=ARGUMENTS.get(module.removeprefix("ray_jobs."), ()))
 
     assert settings.ray.address == "auto"
     assert settings.workspace.startswith("s3://")
@@ -47,4 +53,4 @@ def test_a_job_parses_and_runs_on_the_cluster(command, monkeypatch):
 def test_every_job_is_there():
     named = {re.search(r"ray_jobs\.(\w+)", job)[1] for job in JOBS}
 
-    assert {stage.__name__ for stage in STAGES} | {"explain", "pipeline"} <= named
+    assert {stage.__name__ for stage in STAGES} | {"pipeline", "migrate", *ARGUMENTS} == named

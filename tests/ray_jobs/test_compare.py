@@ -56,8 +56,8 @@ def test_the_command_exits_with_1_beyond_a_bound_and_with_2_where_a_run_is_missi
         commit_run(settings.workspace, name, scored)
 
     for run_b, code in (("close", 0), ("far", 1), ("sunday", 2)):
-        assert exit_code(settings, tmp_path, monkeypatch, "--run_a", "monday", "--run_b", run_b) == code
-    looser = ("--run_a", "monday", "--run_b", "far", "--compare.max_mean_score_drift", "0.9")
+        assert exit_code(settings, tmp_path, monkeypatch, "--run-a", "monday", "--run-b", run_b) == code
+    looser = ("--run-a", "monday", "--run-b", "far", "--compare.max_mean_score_drift", "0.9")
     assert exit_code(settings, tmp_path, monkeypatch, *looser) == 0
     printed = capsys.readouterr()
     assert "beyond its bound: mean score drift is 0.4333, above compare.max_mean_score_drift 0.05" in printed.out
