@@ -35,7 +35,7 @@ from tests.finished_run import changed
 from tests.ray_jobs.test_shard_stream import planned_stubs
 from tests.runs.small import identity
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.thorough]
 NAME = re.compile(r"\b(?:ray|optirag|haproxy)_\w+")
 MATCHED = re.compile(r"\b((?:ray|optirag|haproxy)_\w+)\{([^}]*)\}")
 GROUPED = re.compile(r"\b(?:by|on) \(([\w, ]*)\)")
@@ -56,12 +56,12 @@ def gateway() -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
 
 
 @pytest.fixture(scope="module")
-def observed(finished_run, tmp_path_factory, gateway):
+def observed(own_workspace, tmp_path_factory, gateway):
     """A run of many shards, its manifest, and what was seen of it."""
     seen, folder = Seen(), tmp_path_factory.mktemp("events")
     events = folder / "events.jsonl"
     tracking = {"events": str(events), "pushgateway": gateway[0]}
-    settings = changed(finished_run, run={"name": "observed", "pairs_per_shard": 4}, tracking=tracking)
+    settings = changed(own_workspace, run={"name": "observed", "pairs_per_shard": 4}, tracking=tracking)
     with scraping(seen):
         manifest = score(settings)
         _fail_once(folder)

@@ -246,6 +246,7 @@ def test_deterministic_bits_do_not_depend_on_what_else_is_scored(model, heads):
     assert [pair.score for pair in flat(together)] == pytest.approx([pair.score for pair in expected], abs=1e-5)
 
 
+@pytest.mark.thorough
 def test_compiled_layers_give_the_same_scores(model, heads):
     groups = mixed_groups()
     compiled = Scorer(model, heads, RATIO, compile_layers=True)

@@ -127,6 +127,7 @@ def test_an_llm_with_too_short_a_context_stops_before_training(run, finished_run
     assert files_below(Path(finished_run.workspace)) == before
 
 
+@pytest.mark.thorough
 def test_a_pretrained_llm_is_tuned_with_lora(run, finished_run, tmp_path, capsys):
     llm = Workspace(finished_run.workspace).open("llm")
     own = finished_run.model_copy(update={"workspace": str(tmp_path / "workspace")})

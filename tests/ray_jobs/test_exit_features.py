@@ -19,6 +19,7 @@ class Killed(Exception):
     """Ends the driver in the middle, as SIGKILL would: nothing else of it runs."""
 
 
+@pytest.mark.thorough
 def test_a_killed_job_goes_on_after_what_is_finished(own_workspace, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     workspace = tmp_path / "workspace"

@@ -56,6 +56,7 @@ def submit(head, settings, tmp_path_factory) -> Submit:
     return submit
 
 
+@pytest.mark.thorough
 def test_a_submitted_training_runs_on_the_cluster(submit, settings):
     done = submit("train_retriever")
 

@@ -125,6 +125,7 @@ def figures(settings, runs, undisturbed, tried, hung):
     return {"tried": tried, "lost": lost, "duplicated": duplicated, "different": different, "hung": hung}
 
 
+@pytest.mark.thorough
 def test_killed_scorers_are_replaced(settings, undisturbed, reliability):
     killed = []
 

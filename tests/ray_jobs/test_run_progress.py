@@ -59,6 +59,7 @@ def added(work, stages):
         yield receipt
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_a_driver_that_is_taken_over_ends_its_ray(tmp_path):
     finished = subprocess.run(

@@ -73,6 +73,7 @@ def test_stages_that_only_pretend_to_score_finish_a_run(tmp_path):
     assert run_stubs(str(tmp_path), StubScore)["metrics"]["scored"] == 24
 
 
+@pytest.mark.thorough
 def test_a_shard_that_kills_every_scorer_ends_the_run_by_name(tmp_path):
     with pytest.raises(ShardFailed, match="shard 1 ended 3 processes of stage `score`"):
         run_stubs(str(tmp_path), Poisoned)
@@ -96,6 +97,7 @@ def test_what_the_cluster_lacks_is_named_before_the_first_shard(finished_run, op
         score(changed(finished_run, run={"name": f"lacking-{uuid.uuid4().hex}"}, actors=options))
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_scorers_are_placed_on_the_accelerator_asked_for(tmp_path):
     finished = subprocess.run(
