@@ -6,14 +6,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from optirag_core.config.run import RunSettings
 from optirag_core.planning.measured import RECEIPTS_PER_S, SHARD_OVERHEAD_S, SHARD_SPREAD
 from optirag_core.planning.sharding import attempts_needed, best_shard_s, replicate
 from optirag_core.planning.simulation import Cluster, Shards
 
 COLOURS, MARKERS = ("#5f6b7a", "#1d5b99", "#c2703d"), "os^"  # grey, blue, rust: apart for colour-blind readers
 INK, GRID = "#1f2933", "#dde2e8"
-MAX_ATTEMPTS = 3
-"""Of a shard (`ray_jobs.run_board`)."""
 PAIRS_PER_SCORER_S = 204.1
 """Of Vicuna-7B on an A100, as `ray_jobs.plan` has it: turns seconds of a shard into pairs."""
 
@@ -89,7 +88,7 @@ def _row(name: str, cluster: Cluster, sweep: Sweep, length: float) -> dict[str, 
     row = {
         "night": name, "scorers": cluster.num_scorers, "shard_s": length,
         "pairs_per_shard": round(length * PAIRS_PER_SCORER_S), "shards": number, "runs": len(begun), **found,
-        "most_attempts": max(begun), "runs_ended_by_a_shard": sum(most > MAX_ATTEMPTS for most in begun),
+        "most_attempts": max(begun), "runs_ended_by_a_shard": sum(most > RunSettings().max_attempts for most in begun),
         "attempts_needed": attempts_needed(cluster, shard_s=length, num_shards=number),
     }  # fmt: skip
     print({key: value for key, value in row.items() if key != "finishes_s"}, flush=True)

@@ -17,8 +17,6 @@ from optirag_core.errors import ShardFailed
 from ray_jobs.run_events import Event, event
 
 STAGES = ("build", "score")
-MAX_ATTEMPTS = 3
-"""Of a shard in one stage: Ray would give a shard that always kills its process to the next one for ever."""
 PATIENCE_S = 10.0
 """A board that does not answer within it lives on a Ray that does not answer."""
 TELL_S = 1.0
@@ -45,11 +43,13 @@ class OpenShard:
 class RunBoard:
     """Shards begun and not ended, by stage and process."""
 
-    def __init__(self, *, tells: bool = False) -> None:
+    def __init__(self, max_attempts: int, *, tells: bool = False) -> None:
         """
         Args:
+            max_attempts: of a shard in one stage; Ray would go on for ever with one that kills every process.
             tells: keep events until somebody takes them.
         """
+        self._max_attempts = max_attempts
         self._open: dict[tuple[str, int, str], OpenShard] = {}
         self._ended = dict.fromkeys(STAGES, 0)
         self._last = ""  # the scorer that ended a shard last
@@ -57,8 +57,8 @@ class RunBoard:
         self._tells, self._events = tells, list[Event]()
         self._finished: set[int] = set()
 
-    def begin(self, stage: str, shard: int, pid: int, host: str) -> int:
-        """How often the shard has now been begun in this stage."""
+    def begin(self, stage: str, shard: int, pid: int, host: str) -> tuple[int, int]:
+        """How often the shard has now been begun in this stage, and how often it may be."""
         for key, entry in list(self._open.items()):
             if (key[0], entry.shard) == (stage, shard):  # a process that died at the shard ended nothing
                 self._tell(entry.event("shard_failed", stage, error="ProcessDied"))
@@ -66,9 +66,9 @@ class RunBoard:
         self._attempts[stage, shard] += 1
         attempt = self._attempts[stage, shard]
         self._open[stage, pid, host] = begun = OpenShard(shard, attempt, pid, host, time.monotonic())
-        if attempt <= MAX_ATTEMPTS:
+        if attempt <= self._max_attempts:
             self._tell(begun.event("shard_begun", stage))
-        return attempt
+        return attempt, self._max_attempts
 
     def end(self, stage: str, pid: int, host: str, error: str | None = None, **figures: Any) -> None:
         """
@@ -138,13 +138,13 @@ def noted(board: ActorHandle, stage: str, shard: int) -> Iterator[dict[str, Any]
         ShardFailed: the shard has ended as many processes as it may.
     """
     me = os.getpid(), socket.gethostname()
-    attempt = ray.get(board.begin.remote(stage, shard, *me))
-    if attempt > MAX_ATTEMPTS:
+    attempt, most = ray.get(board.begin.remote(stage, shard, *me))
+    if attempt > most:
         board.end.remote(stage, *me)
         raise ShardFailed(
-            f"shard {shard} ended {MAX_ATTEMPTS} processes of stage `{stage}`: out of memory, or a request that "
-            f"crashes them; its requests are in shards/{shard:06}.parquet of the run, the processes' logs in "
-            "/tmp/ray/session_latest/logs; finished shards are kept"
+            f"shard {shard} ended {most} processes of stage `{stage}` (run.max_attempts): lost nodes, out of memory, "
+            f"or a request that crashes them; its requests are in shards/{shard:06}.parquet of the run, the processes' "
+            "logs in /tmp/ray/session_latest/logs; finished shards are kept"
         )
     figures: dict[str, Any] = {}
     try:

@@ -57,6 +57,9 @@ class RunSettings(Section):
     pairs_per_shard: Count = Field(2000, description="about this many pairs, of whole users, per shard")
     max_reject_share: Share = Field(0.01, description="the job fails above this share of rejected pairs")
     stall_timeout_s: Positive = Field(900.0, description="the job ends when no shard was finished for this long")
+    max_attempts: Count = Field(
+        3, description="the job ends when so many processes, those of lost nodes too, have ended at one shard"
+    )
     lease_s: Positive = Field(60.0, description="another driver may take a run over after a silence of this length")
     clean: bool = Field(False, description="after the commit, remove attempts of this run that it does not use")
 

@@ -15,8 +15,6 @@ PLANNING_SHARE = 0.1
 """Of the hours, that planning may take."""
 DAY_S = 24 * HOUR_S
 """An index and a retriever should be made in."""
-MAX_ATTEMPTS = 3
-"""Of a shard, then a run ends (`ray_jobs.run_board`)."""
 
 
 @dataclass(frozen=True)
@@ -75,9 +73,9 @@ def _of_driver(capacity: Capacity) -> list[Limit]:
             "smaller shards, or a larger run.stall_timeout_s", "run.stall_timeout_s, by a slow node",
         ),
         Limit(
-            "attempts of a shard", capacity.attempts, MAX_ATTEMPTS, "",
-            "smaller shards, or nodes that are lost less often",
-            "so that lost nodes end 1 of 1,000 runs; a shard's third process is its last (ray_jobs/run_board.py)",
+            "attempts of a shard", capacity.attempts, settings.run.max_attempts, "",
+            "a larger run.max_attempts, smaller shards, or nodes that are lost less often",
+            "so that lost nodes end 1 of 1,000 runs",
         ),
     ]  # fmt: skip
 

@@ -4,14 +4,14 @@ import pytest
 import ray
 
 from optirag_core.errors import ShardFailed
-from ray_jobs.run_board import MAX_ATTEMPTS, RunBoard, noted, told
+from ray_jobs.run_board import RunBoard, noted, told
 
 pytestmark = pytest.mark.ray
 
 
 @pytest.fixture
 def board(local_ray):
-    return RunBoard.remote()
+    return RunBoard.remote(3)
 
 
 def after(board, *events):
@@ -49,13 +49,13 @@ def test_a_scorer_that_stopped_between_two_shards(board):
 
 
 def test_a_shard_counts_its_processes(board):
-    assert [ray.get(board.begin.remote("score", 0, pid, "b")) for pid in (12, 13)] == [1, 2]
+    assert [ray.get(board.begin.remote("score", 0, pid, "b")) for pid in (12, 13)] == [(1, 3), (2, 3)]
     assert "in process 13 on b" in after(board)  # the first one died at it
 
 
 @pytest.fixture
 def telling_board(local_ray):
-    return RunBoard.remote(tells=True)
+    return RunBoard.remote(3, tells=True)
 
 
 def taken(board):
@@ -90,7 +90,7 @@ def test_a_shard_that_fails_is_told_with_the_kind_of_its_error(telling_board):
 
 
 def test_a_process_that_died_is_told_when_another_one_begins_its_shard(telling_board):
-    for pid in range(11, 11 + MAX_ATTEMPTS):
+    for pid in range(11, 14):
         telling_board.begin.remote("score", 5, pid, "there")
     with pytest.raises(ShardFailed), noted(telling_board, "score", 5):
         pass
