@@ -10,4 +10,4 @@ class ModelSize:
     embedding_dim: int
     hidden: tuple[int, ...]  # widths of the MLP's hidden layers; () leaves it linear
     num_layers: int  # of crosses, attention or interaction
-    dropout: float  # share of an MLP's hidden values in training
+    dropout: float  # share of the hidden values set to zero in training
