@@ -1,0 +1,58 @@
+"""How accurate the score is for parts of the pairs: by history length, item popularity, cold start."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+from matplotlib.figure import Figure as Canvas
+
+from optirag_core.evaluation.plots import SIZE_IN, STYLE, key_above
+from optirag_core.evaluation.reproduction.document import Figure, Picture
+from optirag_core.evaluation.reproduction.plots.marks import Words, intervals, marked, points
+
+INCHES_AROUND, INCHES_PER_ROW = 1.0, 0.3
+
+
+@dataclass(frozen=True)
+class Slice:
+    """Some of the pairs."""
+
+    name: str
+    pairs: int
+    figures: Mapping[str, Figure]  # model -> its figure on them
+
+
+def draw_slices(words: Words, slices: Sequence[Slice], *, by: str, accuracy: str = "AUC") -> Picture | None:
+    """A row per slice, a point with its interval per model; a slice without any figure is left out.
+
+    Args:
+        by: what the slices differ in.
+        accuracy: what the figures are.
+    """
+    kept = [each for each in slices if points((0.0, figure) for figure in each.figures.values())]
+    if not kept:
+        return None
+    models = list(dict.fromkeys(model for each in kept for model in each.figures))
+    spread = 0.22 if len(models) > 1 else 0.0
+    with matplotlib.rc_context(STYLE):
+        height = INCHES_AROUND + INCHES_PER_ROW * len(kept) * (1.0 + 0.35 * (len(models) - 1))
+        canvas = Canvas((SIZE_IN[0], height), layout="constrained")
+        axes = canvas.subplots()
+        said = []
+        for place, (model, mark) in enumerate(marked(models).items()):
+            shift = spread * (place - (len(models) - 1) / 2)
+            row = points((at + shift, each.figures[model]) for at, each in enumerate(kept) if model in each.figures)
+            axes.errorbar(
+                [point.value for point in row], [point.x for point in row], xerr=intervals(row),
+                fmt=mark.marker, color=mark.colour, markersize=4.5, elinewidth=0.9, capsize=2.0, label=model,
+            )  # fmt: skip
+            said += [f"{model}, {kept[round(point.x - shift)].name} {point.value:.4f}" for point in row]
+        axes.set_yticks(range(len(kept)), [f"{each.name}\n{each.pairs:,} pairs" for each in kept])
+        axes.set_ylim(len(kept) - 0.5, -0.5)
+        axes.margins(x=0.06)
+        axes.grid(visible=False, axis="y")
+        axes.set_xlabel(accuracy)
+        axes.set_ylabel(by)
+        if len(models) > 1:
+            key_above(axes)
+        return words.picture(canvas, "Bars: 95 % intervals.", f"{accuracy} by {by}: {'; '.join(said)}.")
