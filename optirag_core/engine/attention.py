@@ -41,7 +41,7 @@ def with_cascade(layer: DecoderLayer) -> DecoderLayer:
     return ours
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]  # it has no types
 def cascade(
     module: nn.Module,
     q: Tensor,
@@ -111,6 +111,6 @@ def _view(states: Tensor, start: int, count: int, length: int) -> Tensor:
 
 
 def _cascade_on_cuda(q: Tensor, k: Tensor, v: Tensor, queries: Queries, scaling: float) -> Tensor:
-    if varlen.varlen_attn is not None and q.dtype in (torch.float16, torch.bfloat16):
+    if varlen.HAS_VARLEN and q.dtype in (torch.float16, torch.bfloat16):
         return varlen.varlen_cascade(q, k, v, queries, scaling)
     return flex.flex_cascade(q, k, v, queries, scaling)

@@ -54,13 +54,13 @@ def merge(flights: Sequence[Flight]) -> Flight:
     return Flight(Layout(groups), hidden, flights[0].depth, window)
 
 
-@dataclass
+@dataclass(frozen=True)
 class OpenLayer:
-    """A layer of which only the last tokens have come out; closing it empties it."""
+    """A layer of which only the last tokens have come out; closing it takes its inputs."""
 
     flight: Flight  # before the layer
     layer: DecoderLayer
-    inputs: "LayerInputs | None"
+    inputs: "list[LayerInputs]"  # one, until it is closed
     last: Tensor  # [R, D] h^(l) of the last tokens
 
 
@@ -132,15 +132,13 @@ class Decoder:
         inputs = self._inputs(layer, layout, flight.hidden)
         queries = layout.last_queries
         last = self._leave(layer, _rows(flight.hidden, queries), self._attend(layer, inputs, queries))
-        return OpenLayer(flight, layer, inputs, last[0])
+        return OpenLayer(flight, layer, [inputs], last[0])
 
-    def close(self, opened: OpenLayer, alive: Sequence[bool]) -> Flight | None:
-        """The rest of the layer for the suffixes that are alive [R], and for their prefixes."""
-        if not any(alive):
-            return None
+    def close(self, opened: OpenLayer, alive: Sequence[bool]) -> Flight:
+        """The rest of the layer for the suffixes that are alive [R], at least one, and for their prefixes."""
         layer, layout, hidden, depth = opened.layer, opened.flight.layout, opened.flight.hidden, opened.flight.depth
         window = (*opened.flight.window, opened.last)[-self._window - 1 :]
-        inputs, opened.inputs = opened.inputs, None  # their memory is the MLP's
+        inputs = opened.inputs.pop()  # their memory is the MLP's
         if not all(alive):
             layout, tokens = layout.keep(alive)
             tokens, pairs = tokens.to(hidden.device), torch.tensor(alive, device=hidden.device)
@@ -193,7 +191,7 @@ class Decoder:
 
     @staticmethod
     def _last(layout: Layout, hidden: Tensor) -> Tensor:
-        return hidden[0, layout.last_queries.rows.to(hidden.device)]  # [1, T, D] -> [R, D]
+        return _rows(hidden, layout.last_queries)[0]  # [1, T, D] -> [R, D]
 
     @torch.inference_mode()
     def _check_taken_apart(self) -> None:

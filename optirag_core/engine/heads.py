@@ -95,9 +95,13 @@ class ExitHeads(nn.Module):
         if num_features:
             self.heads["0"] = EvidenceHead(num_features).to(model.device)
 
-    def __getitem__(self, layer: int) -> AnswerHead | EvidenceHead:
-        """The head at an exit layer, at layer N, or at depth 0."""
-        return cast("AnswerHead | EvidenceHead", self.heads[str(layer)])
+    def __getitem__(self, layer: int) -> AnswerHead:
+        """The head at an exit layer, or the LM's own at layer N."""
+        return cast("AnswerHead", self.heads[str(layer)])
+
+    def on_evidence(self, layer: int) -> EvidenceHead:
+        """What the head at a layer makes of the evidence, which it must read; at depth 0 there is nothing else."""
+        return cast("EvidenceHead", self.heads["0"] if layer == 0 else self[layer].evidence)
 
     @torch.no_grad()
     def start_from_evidence(self, weights: Tensor, bias: float) -> None:
@@ -107,10 +111,9 @@ class ExitHeads(nn.Module):
             weights, bias: v [F] and b of a logistic regression on the evidence alone.
         """
         for layer in map(int, self.heads):
-            head = self[layer]
-            known = head.evidence if isinstance(head, AnswerHead) else head
-            known.weight.copy_(weights)
-            known.bias.fill_(bias)
+            head = self.on_evidence(layer)
+            head.weight.copy_(weights)
+            head.bias.fill_(bias)
 
     def save(self, folder: Path) -> None:
         save_file(self.state_dict(), folder / HEADS_FILE)

@@ -78,24 +78,24 @@ class GroupsInFlight:
 
     def evidence(self, pairs: Sequence[Pair]) -> Tensor | None:
         """[R, F] of a row's pairs, where the heads read any."""
-        rows = [self._groups[pair.user_group].evidence for pair in pairs]
-        if any(row is None for row in rows):
-            return None
-        return torch.stack([row[pair.candidate] for row, pair in zip(rows, pairs, strict=True)])
+        asked = [(self._groups[pair.user_group].evidence, pair.candidate) for pair in pairs]
+        rows = [evidence[candidate] for evidence, candidate in asked if evidence is not None]
+        return torch.stack(rows) if len(rows) == len(pairs) else None
 
     def verdicts(self, pairs: Sequence[Pair], stable: Sequence[bool]) -> dict[int, Verdict]:
         """What follows for each user group of a row [R] that has passed a head; changes nothing."""
         passed = Counter(pair.user_group for pair in pairs)
-        if self._k_min is None:
+        k_min = self._k_min
+        if k_min is None:
             return dict.fromkeys(passed, Verdict.GO_ON)
         stopped = Counter(pair.user_group for pair, stops in zip(pairs, stable, strict=True) if stops)
-        return {number: self._verdict(number, passed[number], stopped[number]) for number in passed}
+        return {number: self._verdict(number, passed[number], stopped[number], k_min) for number in passed}
 
-    def _verdict(self, number: int, passed: int, stopped: int) -> Verdict:
+    def _verdict(self, number: int, passed: int, stopped: int, k_min: int) -> Verdict:
         group = self._groups[number]
         if len(group.scores) + len(group.pending) + passed < group.size:
             return Verdict.WAIT
-        return Verdict.STOP if len(group.pending) + passed - stopped < self._k_min else Verdict.GO_ON
+        return Verdict.STOP if len(group.pending) + passed - stopped < k_min else Verdict.GO_ON
 
     def record(
         self, pairs: Sequence[Pair], scores: Sequence[float], layer: int, stable: Sequence[bool],

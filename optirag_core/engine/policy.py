@@ -30,8 +30,13 @@ class ExitPolicy:
     """Above this layer the prefix keeps its hidden states; only its keys and values are projected from them."""
 
     @property
-    def at_depth_0(self) -> Self:
-        """The policy of the head on the evidence alone, in the form of an exit layer's, whose window is one state."""
+    def at_depth_0(self) -> Self | None:
+        """The policy of the head on the evidence alone, in the form of an exit layer's, whose window is one state.
+
+        None where no pair stops there.
+        """
+        if self.evidence_confidence is None:
+            return None
         return replace(self, criterion="confidence", threshold=self.evidence_confidence)
 
 

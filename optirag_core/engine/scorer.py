@@ -178,7 +178,8 @@ class Scorer:
             ModelError: as `add`.
             ConfigError: the policy's window reaches below the embeddings.
         """
-        known, num_features, window = self._checked(groups), self._heads.num_features, self.policy.window
+        num_features, window = self._heads.num_features, self.policy.window
+        known = [evidence for evidence in self._checked(groups) if evidence is not None]
         evidence = torch.cat([torch.zeros(0, num_features), *known]) if num_features else None  # [all pairs, F]
         states = self.states(groups, window_layers(self._heads.layers, window, self.shape.num_layers))
         return Trace.of_states(states, self._heads, evidence, window=window)
@@ -260,11 +261,12 @@ class Scorer:
 
     def _stop_on_evidence(self, number: int, evidence: Tensor | None) -> None:
         """Score what the head at depth 0 stops of a user group [n, F]."""
-        if self.policy.evidence_confidence is None:
+        policy = self.policy.at_depth_0
+        if policy is None:
             return
-        logits = self._heads[0](evidence)  # [n, 2]
+        logits = self._heads.on_evidence(0)(evidence)  # [n, 2]
         pairs = [Pair(number, candidate) for candidate in range(len(logits))]
-        stable = stable_at(logits[:, None], self.policy.at_depth_0).tolist()
+        stable = stable_at(logits[:, None], policy).tolist()
         verdicts = self._groups.verdicts(pairs, stable)
         self._groups.record(pairs, p_yes(logits).tolist(), 0, stable, verdicts)
 
@@ -297,7 +299,7 @@ class Scorer:
             not stops and verdicts[pair.user_group] is not Verdict.STOP
             for pair, stops in zip(pairs, stable, strict=True)
         ]
-        moving, held = _apart(self._decoder.close(opened, goes_on), verdicts)
+        moving, held = _apart(self._decoder.close(opened, goes_on), verdicts) if any(goes_on) else (None, {})
         self._groups.record(pairs, p_yes(logits).tolist(), layer, stable, verdicts)
         self._queue(moving, held, verdicts)
 
@@ -327,9 +329,9 @@ class Scorer:
         return next(deeper, self.shape.num_layers)
 
 
-def _apart(flight: Flight | None, verdicts: dict[int, Verdict]) -> tuple[Flight | None, dict[int, Flight]]:
+def _apart(flight: Flight, verdicts: dict[int, Verdict]) -> tuple[Flight | None, dict[int, Flight]]:
     """A row's survivors that move on, and by user group those that wait."""
-    owners = [pair.user_group for pair in flight.layout.pairs] if flight else []
+    owners = [pair.user_group for pair in flight.layout.pairs]
     waiting = [number for number in dict.fromkeys(owners) if verdicts[number] is Verdict.WAIT]
     if not waiting:
         return flight, {}

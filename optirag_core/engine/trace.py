@@ -5,7 +5,7 @@ Shapes: R pairs, L exit layers, m window.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -61,8 +61,8 @@ class Trace:
             suffix_tokens=states.suffix_tokens,
             logits=torch.stack(views, dim=1),
             final_logits=view(heads[states.shape.num_layers], [states.shape.num_layers])[:, 0],
-            evidence_logits=heads[0](evidence).cpu() if heads.num_features else None,
-            evidence_added=_added(heads, evidence) if heads.num_features else None,
+            evidence_logits=heads.on_evidence(0)(evidence).cpu() if heads.num_features else None,
+            evidence_added=_added(heads, evidence) if evidence is not None else None,
         )
 
     @property
@@ -76,7 +76,7 @@ class Trace:
         Args:
             chosen: [R] bool; the pairs of a user group stay or go together.
         """
-        kept = {name: value[chosen] for name, value in vars(self).items() if isinstance(value, Tensor)}
+        kept: dict[str, Any] = {name: value[chosen] for name, value in vars(self).items() if isinstance(value, Tensor)}
         kept["parts"] = kept["parts"].unique(return_inverse=True)[1]  # numbered from 0 again
         sizes = self.user_groups[chosen].bincount(minlength=len(self.sizes))
         return replace(self, sizes=tuple(sizes[sizes > 0].tolist()), **kept)
@@ -103,8 +103,9 @@ class Trace:
             for layer, views in zip(self.layers, self.logits.unbind(dim=1), strict=True)
             if layer in layers
         ]
-        if policy.evidence_confidence is not None:
-            heads = [(0, self.evidence_logits[:, None], policy.at_depth_0), *heads]
+        if (at_depth_0 := policy.at_depth_0) is not None:
+            assert self.evidence_logits is not None, "`_check` has refused it"
+            heads = [(0, self.evidence_logits[:, None], at_depth_0), *heads]
         for layer, views, asked in heads:
             seen = views[alive, -policy.window - 1 :]  # [R', m+1, 2]
             stops, forced = exits_at(seen, user_groups[alive], asked)
@@ -131,7 +132,7 @@ class Outcome:
 def _added(heads: ExitHeads, evidence: Tensor) -> Tensor:
     """[R, F] -> [R, L+1]."""
     layers = (*heads.layers, heads.num_layers)
-    return torch.stack([heads[layer].evidence(evidence)[:, 0] for layer in layers], dim=1).cpu()
+    return torch.stack([heads.on_evidence(layer)(evidence)[:, 0] for layer in layers], dim=1).cpu()
 
 
 def _check(trace: Trace, policy: ExitPolicy, layers: Sequence[int]) -> None:

@@ -16,7 +16,9 @@ from optirag_core.engine.layout import Queries
 try:
     from torch.nn.attention.varlen import AuxRequest, varlen_attn
 except ImportError:  # private in some builds of torch
-    varlen_attn = AuxRequest = None
+    HAS_VARLEN = False
+else:
+    HAS_VARLEN = True
 
 
 @dataclass(frozen=True)

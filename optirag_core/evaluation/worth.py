@@ -127,7 +127,7 @@ def worth_of(
 
     by_layer = {layer: scores(heads[layer], layer) for layer in (*heads.layers, heads.num_layers)}
     if heads.num_features:
-        by_layer[0] = p_yes(heads[0](evidence)).double().numpy()
+        by_layer[0] = p_yes(heads.on_evidence(0)(evidence)).double().numpy()
     return worth(
         labelled.labels[scored],
         labelled.users[scored],

@@ -63,7 +63,7 @@ def run_policy(identity: Mapping[str, Any], artifacts: Mapping[str, Artifact]) -
     Raises:
         ArtifactCorrupt: the calibration cannot be read.
     """
-    named = {field.name: identity.get(f"exit_policy.{field.name}") for field in fields(ExitPolicy)}
+    named: dict[str, Any] = {field.name: identity.get(f"exit_policy.{field.name}") for field in fields(ExitPolicy)}
     if named["criterion"] != CALIBRATED:
         return ExitPolicy(**named), None
     calibration = Calibration.load(artifacts["exit_policy"].path)

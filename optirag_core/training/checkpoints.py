@@ -66,7 +66,8 @@ class Checkpoints:
         if not number:
             return 0
         artifact = self._verified(number, training)
-        if workers.sum(torch.tensor(float(artifact is not None))) < workers.size:
+        num_verified = workers.sum(torch.tensor(float(artifact is not None)))
+        if artifact is None or num_verified < workers.size:
             return 0
         load_state(training, artifact.path)
         log.info("%s: going on after step %d", training.name, number)

@@ -43,5 +43,13 @@ class Curve:
         parts = [self.losses[start : start + size] for start in range(0, len(self.losses), size)]
         steps = [min((number + 1) * size, len(self.losses)) for number in range(len(parts))]
         means = [math.fsum(part) / len(part) for part in parts]
-        validated = [[each["step"], each["validation_loss"]] for each in epochs if each["validation_loss"] is not None]
-        return {"loss": [list(point) for point in zip(steps, means, strict=True)], "validation_loss": validated}
+        return {
+            "loss": [list(point) for point in zip(steps, means, strict=True)],
+            "validation_loss": values_of(epochs, "validation_loss"),
+        }
+
+
+def values_of(epochs: Sequence[Mapping[str, float | None]], name: str) -> list[list[float]]:
+    """(step, value) of each epoch that has this value."""
+    points = ((epoch["step"], epoch[name]) for epoch in epochs)
+    return [[step, value] for step, value in points if step is not None and value is not None]

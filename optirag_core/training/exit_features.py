@@ -169,7 +169,8 @@ def read_features(
     Args:
         frozen_prefix_after: of the pass; other than None the policy's users alone have one.
     """
-    wanted = [("purpose", "=", purpose), ("frozen_prefix_after", "=", frozen_prefix_after or 0)]
+    wanted: list[tuple[str, str, str | int]] = [("purpose", "=", purpose)]
+    wanted += [("frozen_prefix_after", "=", frozen_prefix_after or 0)]
     wanted += [("split", "=", split)] if split else []
     tables = [pq.read_table(file, filters=wanted) for file in sorted(folder.glob("*.parquet"))]
     shape = ModelShape(**json.loads((folder / SHAPE_FILE).read_text(encoding="utf-8")))

@@ -7,7 +7,7 @@ import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from typing import Any, Self
 
 import numpy as np
@@ -61,8 +61,8 @@ class HeadSamples:
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
         states = {layer: change(states) for layer, states in self.states.items()}
-        others = (None if each is None else change(each) for each in (self.evidence, self.labels, self.users))
-        return type(self)(states, *others)
+        evidence, users = (None if each is None else change(each) for each in (self.evidence, self.users))
+        return type(self)(states, evidence, change(self.labels), users)
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,8 @@ def head_losses(heads: ExitHeads, samples: HeadSamples, layers: Sequence[int]) -
 
 def head_logit(heads: ExitHeads, layer: int, samples: HeadSamples) -> Tensor:
     """[A] z_yes - z_no of the head at a layer; 0 is the evidence alone."""
-    logits = heads[0](samples.evidence) if layer == 0 else heads[layer](samples.states[layer], samples.evidence)
+    known = samples.evidence
+    logits = heads.on_evidence(0)(known) if layer == 0 else heads[layer](samples.states[layer], known)
     return logits[:, 0] - logits[:, 1]
 
 
@@ -190,10 +191,11 @@ class _HeadsLoss(nn.Module):
     def forward(self, batch: HeadSamples) -> Tensor:
         """The heads' mean losses, summed."""
         if self._vocabulary is None:
-            return sum(head_losses(self.heads, batch, self.layers))
-        return sum(
+            return reduce(torch.add, head_losses(self.heads, batch, self.layers))
+        losses = [
             _loss_among_all(self.heads[layer], batch.states[layer], batch, self._vocabulary) for layer in self.layers
-        )
+        ]
+        return reduce(torch.add, losses)
 
 
 def _optimizer(heads: ExitHeads, layers: Sequence[int], settings: ExitHeadsSettings) -> torch.optim.Optimizer:
@@ -231,13 +233,14 @@ def _start(heads: ExitHeads, layer: int, samples: HeadSamples) -> None:
     """
     if samples.labels.unique().numel() < 2:
         return
-    head, known = heads[layer], head_logit(heads, 0, samples)  # [A]
+    known = head_logit(heads, 0, samples)  # [A]
     views = torch.stack([head_logit(heads, layer, samples) - known, known], dim=1)  # [A, 2] copy, evidence
     fitted = LogisticRegression().fit(views.cpu().numpy(), samples.labels.cpu().numpy())
     [(of_copy, of_evidence)], [bias] = fitted.coef_, fitted.intercept_
-    head.weight *= of_copy
-    head.evidence.weight.copy_(of_evidence * heads[0].weight)
-    head.evidence.bias.copy_(of_evidence * heads[0].bias + bias)
+    alone, beside_copy = heads.on_evidence(0), heads.on_evidence(layer)
+    heads[layer].weight.mul_(of_copy)
+    beside_copy.weight.copy_(of_evidence * alone.weight)
+    beside_copy.bias.copy_(of_evidence * alone.bias + bias)
 
 
 class _Kept:
@@ -289,6 +292,7 @@ class _Kept:
         for path, tensor in tensors.items():
             layer, name = path.split("/")
             if name == LOSSES:
+                assert self._validation is not None, "they are its answers' losses"
                 self._losses[int(layer)] = tensor.to(self._validation.labels.device)
             else:
                 self._weights.setdefault(int(layer), {})[name] = tensor

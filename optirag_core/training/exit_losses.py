@@ -77,5 +77,5 @@ class TracedUsers:
 
 def _differences(logits: Tensor) -> np.ndarray:
     """[R, 2] -> [R] the logit of p(yes), in float64."""
-    logits = logits.double().numpy()
-    return logits[:, 0] - logits[:, 1]
+    values: np.ndarray = logits.double().numpy()
+    return values[:, 0] - values[:, 1]

@@ -159,12 +159,12 @@ def _checked(
         raise ConfigError(
             f"traces with frozen prefixes {list(traces)} only: trace without one as well, to compare with"
         )
-    labels, users = np.asarray(labels), np.asarray(users)
+    labels = np.asarray(labels)
     lengths = {len(trace.user_groups) for trace in traces.values()} | {len(labels), len(users)}
     if len(lengths) > 1:
         raise DataError(f"got {sorted(lengths)} labels, users and traced pairs, expected one of each per pair")
     groups = traces[None].user_groups.numpy()
-    names, numbers = np.unique(users, return_inverse=True)
+    names, numbers = np.unique(np.asarray(users), return_inverse=True)
     if len(set(zip(groups.tolist(), numbers.tolist(), strict=True))) > len(set(groups.tolist())):
         raise DataError("a user group holds pairs of several users, expected one user for each group")
     return labels, np.random.default_rng(seed).permutation(len(names))[numbers]

@@ -53,12 +53,11 @@ def config_at_hand(path: str) -> PreTrainedConfig | None:
     Raises:
         ModelError: the package that it names is not installed, or the files there hold no config.
     """
-    here = is_here(path)
-    place = pretrained_place(path) if here else path
+    here = pretrained_place(path) if is_here(path) else None
     try:
-        if here and is_gguf(place):
-            return AutoConfig.from_pretrained(place.parent, gguf_file=place.name)
-        return AutoConfig.from_pretrained(place, local_files_only=True, trust_remote_code=False)
+        if here and is_gguf(here):
+            return AutoConfig.from_pretrained(here.parent, gguf_file=here.name)
+        return AutoConfig.from_pretrained(here or path, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         if not here:
             return None
@@ -72,8 +71,8 @@ def _place_in_package(path: str, setting: str) -> Path:
         raise ModelError(
             f"cannot load an LLM from {path}: expected {PACKAGE}PACKAGE/FILE.gguf or {PACKAGE}PACKAGE/FOLDER"
         )
-    found = importlib.util.find_spec(package)
-    folders = [Path(folder) for folder in found.submodule_search_locations or ()] if found else []
+    spec = importlib.util.find_spec(package)
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()] if spec else []
     if not folders:
         raise ModelError(
             f"cannot load an LLM from {path}: the package {package} is not installed; run make smollm2 for "

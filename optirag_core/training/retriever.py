@@ -22,6 +22,7 @@ from optirag_core.retrieval.graph import BipartiteGraph, normalized_adjacency
 from optirag_core.retrieval.metrics import HeldOutUsers
 from optirag_core.retrieval.triples import fixed_triples, num_triples, sample_triples
 from optirag_core.training.checkpoints import Checkpoints
+from optirag_core.training.curve import values_of
 from optirag_core.training.loop import Step, optimize
 from optirag_core.training.selection import BestWeights
 from optirag_core.training.state import Training
@@ -101,7 +102,7 @@ def train_retriever(
         best.offer(entry)
         if on_epoch is not None:
             on_epoch(len(best.history) - 1, entry)
-        if len(best.history) > best.epoch + settings.patience:
+        if best.num_since >= settings.patience:
             break
     if workers.rank:
         return None
@@ -123,15 +124,7 @@ def _metrics(
         "validation_loss": best.loss,
         "num_validation_edges": validation.size(1),
         "num_skipped_validation_edges": held_out.num_rows - validation.size(1),
-        "curve": {**points, **_ranking_points(best.history)},
-    }
-
-
-def _ranking_points(epochs: Sequence[Mapping[str, float | None]]) -> dict[str, list[list[float]]]:
-    """(step, value) of each epoch."""
-    return {
-        name: [[epoch["step"], epoch[name]] for epoch in epochs if epoch[name] is not None]
-        for name in ("recall_at_20", "ndcg_at_20")
+        "curve": {**points, **{name: values_of(best.history, name) for name in ("recall_at_20", "ndcg_at_20")}},
     }
 
 
@@ -232,7 +225,8 @@ class _Triples:
         self._graph = graph
         self._seeds = [int(torch.randint(2**62, (1,), generator=generator)) for _ in range(settings.max_epochs)]
         self._num_batches = math.ceil(num_triples(graph) / settings.batch_size)
-        self._epoch, self._batches = -1, ()
+        self._epoch = -1
+        self._batches: Sequence[Tensor] = ()
         if not self._num_batches:
             raise DataError("retriever: 0 triples to learn from: give users who have not rated every item")
 

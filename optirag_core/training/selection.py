@@ -41,11 +41,16 @@ class BestWeights:
             self.epoch, self.loss, self.weights = len(self.history), loss, self._gather()
         self.history.append(dict(losses))
 
+    @property
+    def num_since(self) -> int:
+        """Epochs after the one whose weights are kept."""
+        return len(self.history) - (0 if self.epoch is None else self.epoch + 1)
+
     def state(self) -> tuple[Weights, dict[str, Any]]:
         """What a checkpoint keeps: tensors, and JSON values."""
         return self.weights, {"history": self.history, "epoch": self.epoch, "loss": self.loss}
 
-    def restore(self, weights: Weights, values: Mapping[str, Any]) -> None:
+    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Go on from a `state`."""
-        self.weights, self.history = weights, list(values["history"])
+        self.weights, self.history = dict(tensors), list(values["history"])
         self.epoch, self.loss = values["epoch"], values["loss"]

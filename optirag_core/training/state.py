@@ -55,7 +55,7 @@ def save_state(training: Training, folder: Path) -> None:
     """
     weights = gathered(training.module, trained_only=True)
     options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=True)
-    optimizer = get_optimizer_state_dict(training.module, training.optimizers, options=options)
+    optimizer: dict[str, Any] = get_optimizer_state_dict(training.module, training.optimizers, options=options)
     if training.workers.rank:
         return
     moments = {f"{name}/{key}": tensor for name, state in optimizer["state"].items() for key, tensor in state.items()}
@@ -79,15 +79,16 @@ def saved_names(folder: Path) -> set[str]:
 def load_state(training: Training, folder: Path) -> None:
     """Take over what `save_state` has written, on any number of workers; all of them must call."""
     options = StateDictOptions(ignore_frozen_params=True)
-    now = get_optimizer_state_dict(training.module, training.optimizers, options=options)
-    state: dict[str, dict[str, Tensor]] = {}
+    now: dict[str, Any] = get_optimizer_state_dict(training.module, training.optimizers, options=options)
+    weights: dict[str, Any] = load_file(folder / WEIGHTS_FILE)
+    state: dict[str, Any] = {}
     for path, tensor in load_file(folder / OPTIMIZER_FILE).items():
         name, _, key = path.rpartition("/")
         state.setdefault(name, {})[key] = tensor
     set_state_dict(
         training.module,
         training.optimizers,
-        model_state_dict=load_file(folder / WEIGHTS_FILE),
+        model_state_dict=weights,
         optim_state_dict={"state": state, "param_groups": now["param_groups"]},
         options=StateDictOptions(full_state_dict=True, ignore_frozen_params=True, strict=False),
     )

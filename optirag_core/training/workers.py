@@ -4,10 +4,10 @@ Every worker plans the same steps and takes its share of each batch, so a traini
 but for rounding and for the masks of dropout.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, Self, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,7 +18,16 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-Row = TypeVar("Row")
+
+class Rows(Protocol):
+    """A sequence, or a tensor by its first dimension."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> Self: ...
+
+
+Batch = TypeVar("Batch", bound=Rows)
 
 
 @dataclass(frozen=True)
@@ -38,7 +47,7 @@ class Workers:
         """Whether each worker holds only its part of the weights."""
         return self.size > 1 and self.parallelism == "fsdp"
 
-    def share(self, batch: Sequence[Row]) -> tuple[Sequence[Row], float]:
+    def share(self, batch: Batch) -> tuple[Batch, float]:
         """This worker's rows of a batch, and what they count.
 
         All workers compute for every batch, as they exchange weights and gradients while they do. One that is left

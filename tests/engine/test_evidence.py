@@ -69,11 +69,11 @@ def test_without_features_a_head_is_the_plain_one_to_the_bit(model):
 def test_a_pairs_bits_do_not_depend_on_its_neighbours(model, count, width, seed):
     heads = random_heads(model, num_features=width)
     hidden, evidence = rows(count * 4, 32, seed).view(count, 4, 32), rows(count, width, seed + 1)
-    together = heads[3](hidden, evidence), heads[0](evidence)
+    together = heads[3](hidden, evidence), heads.on_evidence(0)(evidence)
     for pair in {0, count // 2, count - 1}:
         alone = slice(pair, pair + 1)
         assert torch.equal(heads[3](hidden[alone], evidence[alone]), together[0][alone])
-        assert torch.equal(heads[0](evidence[alone]), together[1][alone])
+        assert torch.equal(heads.on_evidence(0)(evidence[alone]), together[1][alone])
 
 
 def test_heads_start_at_the_plain_copy_plus_the_floors_logit(model):
@@ -81,7 +81,7 @@ def test_heads_start_at_the_plain_copy_plus_the_floors_logit(model):
     heads.start_from_evidence(torch.tensor([1.0, -2.0]), 0.5)
     hidden, evidence = rows(4, 32), rows(4, 2, seed=1)
     floor = evidence[:, 0] - 2 * evidence[:, 1] + 0.5
-    torch.testing.assert_close(p_yes(heads[0](evidence)), floor.sigmoid())
+    torch.testing.assert_close(p_yes(heads.on_evidence(0)(evidence)), floor.sigmoid())
     difference = plain(hidden)[:, 0] - plain(hidden)[:, 1]
     for layer in (3, 5, 7):
         torch.testing.assert_close(p_yes(heads[layer](hidden, evidence)), (difference + floor).sigmoid())
@@ -93,7 +93,7 @@ def test_heads_with_evidence_are_saved_and_loaded_whole(model, informed, tmp_pat
     loaded.load(tmp_path)
     assert loaded.state_dict().keys() == informed.state_dict().keys()
     assert all(torch.equal(tensor, informed.state_dict()[name]) for name, tensor in loaded.state_dict().items())
-    assert loaded[0].weight.any() and loaded[7].evidence.weight.any()
+    assert loaded.on_evidence(0).weight.any() and loaded[7].evidence.weight.any()
 
 
 @pytest.mark.parametrize("num_features", [0, NUM_FEATURES - 1, NUM_FEATURES + 1])
