@@ -27,7 +27,7 @@ class CrossLayer(nn.Module):
 
 
 class Dcnv2(nn.Module):
-    """Its parallel structure (section 3.4): one weight each for the crosses and for the MLP's last hidden layer."""
+    """Its parallel structure: one weight each for the crosses and for the MLP's last hidden layer."""
 
     def __init__(self, vocabularies: Vocabularies, size: ModelSize) -> None:
         super().__init__()

@@ -18,7 +18,8 @@ class ActivationUnit(nn.Module):
     """a(e, v): how much an entry e of the history counts for a candidate v.
 
     An MLP reads both, their difference and their product. The paper has an outer product for the last two, and its
-    authors' code these. No softmax over the history: the sum of the weights is how strong the interest is.
+    authors' code these; ReLU stands for its Dice, with which pairs of a batch see each other. No softmax over the
+    history: the sum of the weights is how strong the interest is.
 
     Source: arXiv:1706.06978, section 4.3, equation 3.
     """

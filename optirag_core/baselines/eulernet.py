@@ -21,7 +21,7 @@ class EulerLayer(nn.Module):
     any real numbers. The linear map reads real and imaginary parts with the same weights. The orders begin as the
     identity: every vector is itself.
 
-    Source: arXiv:2304.10711, section 3.2 (explicit and implicit interactions of the Euler interaction layer).
+    Source: arXiv:2304.10711, the Euler interaction layer: explicit and implicit interactions.
     """
 
     def __init__(self, num_vectors: int, dim: int, dropout: float) -> None:

@@ -17,7 +17,7 @@ class FactorizationMachineBlock(nn.Module):
 
     The paper narrows X X^T by a projection where there are hundreds of vectors; a pair here has a handful.
 
-    Source: arXiv:2403.02545, section 3.4.
+    Source: arXiv:2403.02545, the factorization machine block.
     """
 
     def __init__(self, num_inputs: int, num_outputs: int, size: ModelSize) -> None:
@@ -33,9 +33,9 @@ class FactorizationMachineBlock(nn.Module):
 
 
 class LinearCompressionBlock(nn.Module):
-    """LCB(X) = W X: linear combinations of the vectors, which keep the lower orders.
+    """LCB(X) = W X: linear combinations of the vectors, of the orders they have.
 
-    Source: arXiv:2403.02545, section 3.5.
+    Source: arXiv:2403.02545, the linear compress block.
     """
 
     def __init__(self, num_inputs: int, num_outputs: int) -> None:
@@ -50,7 +50,7 @@ class LinearCompressionBlock(nn.Module):
 class InteractionLayer(nn.Module):
     """X_(i+1) = LN(concat(FMB(X_i), LCB(X_i)) + X_i); each block makes half of the vectors.
 
-    Source: arXiv:2403.02545, section 3.3.
+    Source: arXiv:2403.02545, the interaction stack.
     """
 
     def __init__(self, num_vectors: int, size: ModelSize) -> None:
