@@ -129,9 +129,9 @@ class Workspace:
         version = version or self.latest(kind)
         return version is not None and _is_name(version) and self._storage.exists(f"{kind}/{version}/{MANIFEST}")
 
-    def latest(self, kind: str) -> str | None:
-        """Version of the newest artifact of a kind, or None."""
-        content = self._storage.read(f"{kind}/{LATEST}")
+    def latest(self, kind: str, pointer: str = LATEST) -> str | None:
+        """Version of the newest artifact of a kind, or of what another pointer names (`run.pointer`); or None."""
+        content = self._storage.read(f"{kind}/{pointer}")
         return None if content is None else content.decode("utf-8", errors="replace").strip()
 
     def select(self, kind: str, version: str) -> None:
@@ -142,16 +142,21 @@ class Workspace:
     def open(self, kind: str, version: str | None = None) -> Artifact:
         """Bring an artifact's files to this machine and verify them.
 
+        Args:
+            version: default the newest; or the name of a pointer.
+
         Raises:
             ArtifactMissing: there is none; the message names the job that makes it.
             ArtifactCorrupt: a file is missing, changed or truncated, or the manifest itself is damaged.
         """
-        version = version or self.latest(kind)
-        text = None
+        named, text = version, None
+        if named is None or named.startswith(LATEST):
+            version = self.latest(kind, named or LATEST)
         if version is not None and _is_name(version):
             text = self._storage.read(f"{kind}/{version}/{MANIFEST}")
         if text is None:
-            wanted, job = kind if version is None else f"{kind}/{version}", MADE_BY.get(kind, "JOB")
+            found = version or named
+            wanted, job = kind if found is None else f"{kind}/{found}", MADE_BY.get(kind, "JOB")
             raise ArtifactMissing(
                 f"workspace {self.uri} has no {wanted}: run `python -m ray_jobs.{job}` with the same "
                 "--config and --workspace first"

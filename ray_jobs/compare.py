@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from optirag_core.artifacts import Artifact, Workspace, scratch_folder
+from optirag_core.artifacts import LATEST, Artifact, Workspace, scratch_folder
 from optirag_core.config.settings import Settings
 from optirag_core.data.dataset import write_table
 from optirag_core.errors import RunHeld
@@ -43,12 +43,12 @@ def compare(settings: Settings, *, run_a: str, run_b: str) -> Artifact:
 
 
 def gate(settings: Settings, run: str) -> Callable[[str], None] | None:
-    """What decides whether a run becomes the newest; None without a bound.
+    """What decides whether a run becomes the newest; None without a bound, and for a run that readers do not get.
 
     Returns:
         A function of the name of the run before, which raises `RunHeld`.
     """
-    if not settings.compare.has_bounds:
+    if not settings.compare.has_bounds or settings.run.pointer != LATEST:
         return None
 
     def check(before: str) -> None:

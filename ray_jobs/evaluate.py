@@ -52,7 +52,7 @@ def evaluate(settings: Settings) -> Artifact:
     Raises:
         DataError: the run's requests are not the test split's own.
     """
-    artifacts = open_artifacts(settings, *TRAINED, "scores", run=settings.run.name)
+    artifacts = open_artifacts(settings, *TRAINED, "scores", run=settings.run.name or settings.run.pointer)
     require_test_requests(artifacts["scores"].manifest["config"])
     parents = {kind: artifacts.digests[kind] for kind in ("dataset", "evidence", "scores")}
     recipe = reports_recipe(settings, parents, PREDICTORS)

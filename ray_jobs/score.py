@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any
 
-from optirag_core.artifacts import scratch_folder
+from optirag_core.artifacts import LATEST, scratch_folder
 from optirag_core.config.settings import Settings
 from optirag_core.errors import DataError
 from optirag_core.evaluation.run_page import PAGE, run_page
@@ -70,7 +70,7 @@ def score(settings: Settings) -> dict[str, Any]:
                 manifest = work.commit(
                     partial(run_page, run.name, identity), parents=artifacts.digests,
                     max_reject_share=settings.run.max_reject_share, keep_newer=settings.run.name is not None,
-                    check=gate(settings, run.name),
+                    check=gate(settings, run.name), pointer=settings.run.pointer,
                 )  # fmt: skip
     if settings.run.clean:
         for path in run.leftovers():
@@ -95,7 +95,7 @@ def _telling_commit(work: Work, run: Run, settings: Settings, events: RunEvents)
             metrics = run.manifest()["metrics"]
             names = ("scored", "rejected", "rejects", "mean_exit_layer", "pairs_per_scorer_second")
             events.tell("run_committed", **{name: metrics[name] for name in names})
-    if metrics and settings.tracking.pushgateway:
+    if metrics and settings.tracking.pushgateway and settings.run.pointer == LATEST:
         push_committed(settings.tracking.pushgateway, run.name, metrics)
 
 

@@ -252,7 +252,7 @@ def test_a_date_is_a_name_for_a_run(tmp_path):
     assert load_settings(path, [("run.name", "2026-11-23")]).run.name == "2026-11-23"
 
 
-@pytest.mark.parametrize("name", ["LATEST", "scores", "a/b", "../a", ".hidden", ""])
+@pytest.mark.parametrize("name", ["LATEST", "LATEST-test", "scores", "a/b", "../a", ".hidden", ""])
 def test_a_run_has_a_name_that_can_be_a_folder(tmp_path, name):
     path = tmp_path / "settings.yaml"
     path.write_text("{}", encoding="utf-8")

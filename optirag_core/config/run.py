@@ -54,6 +54,12 @@ class RunSettings(Section):
     name: str | None = Field(
         None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="name of the run, e.g. a date; default: its id"
     )
+    pointer: str = Field(
+        "LATEST",
+        pattern=r"^LATEST(-[A-Za-z0-9._-]+)?$",
+        description="what names the run once it is committed. Readers and `compare` look at LATEST; a run of another "
+        "one, e.g. LATEST-test, is found by it alone",
+    )
     pairs_per_shard: Count = Field(2000, description="about this many pairs, of whole users, per shard")
     max_reject_share: Share = Field(0.01, description="the job fails above this share of rejected pairs")
     stall_timeout_s: Positive = Field(900.0, description="the job ends when no shard was finished for this long")
@@ -66,7 +72,7 @@ class RunSettings(Section):
     @field_validator("name")
     @classmethod
     def _free(cls, name: str | None) -> str | None:
-        if name in ("LATEST", "scores"):
+        if name and (name.startswith("LATEST") or name == "scores"):
             raise ValueError(f"run.name {name} is a name that the workspace uses: give another")
         return name
 

@@ -53,7 +53,7 @@ def open_artifacts(
     Args:
         pins: the artifacts that another process has opened; without them the newest of each kind.
         versions: instead of the newest, by kind.
-        run: of `scores`, the run; default the newest.
+        run: of `scores`, the run or what points at it; default the newest.
 
     Raises:
         ArtifactMissing, ArtifactCorrupt: from the workspace.

@@ -26,7 +26,8 @@ def read_scores(
     """The scores, or with `kind="rejects"` the rejects, of a committed run.
 
     Args:
-        uri: `<workspace>/scores` for the newest run, `<workspace>/scores/<run>` for another.
+        uri: `<workspace>/scores` for the newest run, `<workspace>/scores/<run>` for another; instead of the run's name
+            a pointer of `run.pointer` will do.
         kept: table of one file -> the part of it that is wanted; default: all.
 
     Raises:
@@ -66,10 +67,10 @@ def score_files(uri: str, *, kind: str = "scores", storage: StorageSettings | No
 
 def _committed(uri: str, settings: StorageSettings | None) -> tuple[Run, Mapping[str, Any]]:
     parent, _, last = uri.rstrip("/").rpartition("/")
-    storage_uri, name = (parent, None) if last == KIND else (parent.rpartition("/")[0], last)
+    storage_uri, name = (parent, LATEST) if last == KIND else (parent.rpartition("/")[0], last)
     storage = open_storage(storage_uri or ".", settings or StorageSettings())
-    if name is None:
-        latest = storage.read(f"{KIND}/{LATEST}")
+    if name.startswith(LATEST):
+        latest = storage.read(f"{KIND}/{name}")
         if latest is None:
             raise ArtifactMissing(f"{uri} has no committed run: run `python -m ray_jobs.score` first")
         name = latest.decode(errors="replace").strip()

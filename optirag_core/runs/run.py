@@ -105,16 +105,17 @@ class Run:
         return [path for path in self.storage.list(f"{self.folder}/attempts") if path not in used]
 
     def become_latest(
-        self, manifest: Mapping[str, Any], *, keep_newer: bool, check: Callable[[str], None] | None = None
-    ) -> None:
-        """Point `LATEST` at this committed run.
+        self, manifest: Mapping[str, Any], *, keep_newer: bool, check: Callable[[str], None] | None = None,
+        pointer: str = LATEST,
+    ) -> None:  # fmt: skip
+        """Point `LATEST`, or another pointer, at this committed run.
 
         Args:
             keep_newer: leave it at a run that was committed later.
             check: is given the name of the run that readers have got until now, where it is another one and still
-                there; what it raises leaves `LATEST` as it is.
+                there; what it raises leaves the pointer as it is.
         """
-        path = f"{KIND}/{LATEST}"
+        path = f"{KIND}/{pointer}"
         latest = self.storage.read(path)
         if keep_newer and self._is_newer(latest, manifest["created_at"]):
             return

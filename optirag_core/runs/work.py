@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from optirag_core.artifacts import LATEST
 from optirag_core.errors import RunIncomplete, RunMismatch, RunOwned
 from optirag_core.manifest import MANIFEST, compose_manifest, manifest_text
 from optirag_core.runs.attempts import Receipt, receipt_file
@@ -101,6 +102,7 @@ class Work:
     def commit(
         self, pages: Callable[..., Mapping[str, bytes]] | None = None, *, parents: Mapping[str, str],
         max_reject_share: float, keep_newer: bool = False, check: Callable[[str], None] | None = None,
+        pointer: str = LATEST,
     ) -> dict[str, Any]:  # fmt: skip
         """Show the scores of all shards to readers, at once, as the newest run; a committed run stays as it is.
 
@@ -112,6 +114,7 @@ class Work:
             max_reject_share: of all pairs; with more rejects nothing is committed.
             keep_newer: where another run was committed after this one, that one stays the newest.
             check: as for `Run.become_latest`: what it raises leaves the run committed, and not the newest.
+            pointer: what then names the run as the newest.
 
         Returns:
             The run's manifest.
@@ -128,7 +131,7 @@ class Work:
             seconds = time.monotonic() - self._began_s
             made = pages(totals, seconds=seconds, resumed=self.resumed) if pages else {}
             self._manifest = self._create_manifest(receipts, totals, parents, made)
-        self._run.become_latest(self._manifest, keep_newer=keep_newer, check=check)
+        self._run.become_latest(self._manifest, keep_newer=keep_newer, check=check, pointer=pointer)
         return self._manifest
 
     def _check_lease(self) -> None:

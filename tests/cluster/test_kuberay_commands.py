@@ -87,11 +87,19 @@ def prod_settings() -> Settings:
 
 
 def test_production_has_the_settings_of_the_cluster_config(prod_settings):
-    """Its own are where things are, and the endpoint's replicas."""
+    """Its own are where things are, the endpoint's replicas, and the bounds of a night."""
     shipped = load_settings(ROOT / "ray_jobs/configs/a100-cluster.yaml", [("data", "/mnt/data/bookcrossing")])
-    own = {"workspace": prod_settings.workspace, "serving": prod_settings.serving}
+    own = {"workspace": prod_settings.workspace, "serving": prod_settings.serving, "compare": prod_settings.compare}
 
     assert shipped.model_copy(update=own) == prod_settings
+    assert prod_settings.compare.has_bounds
+
+
+def test_what_a_training_scores_is_not_what_readers_get(manifests, settings_file):
+    """Else the night after it would be compared with the test split, and held."""
+    pointers = {command.partition("--run.pointer ")[2] for command in commands(manifests) if ".evaluate" in command}
+    assert pointers == {"LATEST-test"}
+    assert any("ray_jobs.score" in command and "LATEST-test" in command for command in commands(manifests))
 
 
 def commands(manifests: list[Manifest]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from optirag_core.artifacts import Artifact, Workspace
+from optirag_core.artifacts import LATEST, Artifact, Workspace
 from optirag_core.config.run import StorageSettings
 from optirag_core.data.dataset import Dataset
 from optirag_core.data.schema import INTERACTIONS, REJECTS, REQUESTS, SCORES
@@ -42,7 +42,7 @@ def save_dataset(uri: str, test_rows: list[tuple[str, str, int]], version: str =
 
 def commit_run(
     uri: str, name: str, scored: Scored, *, dataset: Artifact | None = None, split: str = "test",
-    check: Callable[[str], None] | None = None,
+    check: Callable[[str], None] | None = None, pointer: str = LATEST,
 ) -> dict[str, Any]:  # fmt: skip
     """Take a run to its commit; its id depends on its name and on nothing else."""
     storage, by_user = open_storage(uri, StorageSettings()), {}
@@ -62,7 +62,7 @@ def commit_run(
                 counts = counted(*tables, scorer_pairs=len(tables[0]), scorer_seconds=0.1)
                 work.add(write_attempt(storage, run.folder, shard, *tables, counts))
             parents = {"dataset": dataset.digest} if dataset else {}
-            return work.commit(parents=parents, max_reject_share=1.0, check=check)
+            return work.commit(parents=parents, max_reject_share=1.0, check=check, pointer=pointer)
 
 
 def _tables(scored: Scored) -> tuple[pa.Table, pa.Table]:

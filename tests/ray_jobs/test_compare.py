@@ -9,6 +9,7 @@ import yaml
 
 from optirag_core.artifacts import Workspace
 from optirag_core.config.comparison import CompareSettings
+from optirag_core.config.run import RunSettings
 from optirag_core.config.settings import Settings
 from optirag_core.errors import ArtifactCorrupt, RunHeld
 from ray_jobs.command import run_job
@@ -120,6 +121,14 @@ def test_without_a_bound_nothing_is_compared(settings):
     gated(free, "tuesday", FAR)
     assert latest(settings) == "tuesday"
     assert not Workspace(settings.workspace).has("comparisons")
+
+
+def test_a_run_that_readers_do_not_get_is_compared_with_nothing(settings):
+    aside = settings.model_copy(update={"run": RunSettings(pointer="LATEST-test")})
+    assert gate(aside, "tuesday") is None
+    commit_run(settings.workspace, "tuesday", FAR, pointer="LATEST-test")
+    assert latest(settings) == "monday"
+    assert Workspace(settings.workspace).open("scores", "LATEST-test").version == "tuesday"
 
 
 def test_the_first_run_and_one_whose_predecessor_is_gone_are_compared_with_nothing(settings):

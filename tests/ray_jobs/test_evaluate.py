@@ -32,3 +32,16 @@ def test_test_pairs_asked_without_their_moment_are_refused(newest_run, tmp_path)
 
     with pytest.raises(DataError, match=r"scores are of requests in pairs\.parquet, expected the test split's own"):
         evaluate(newest_run)
+
+
+@pytest.mark.slow
+@pytest.mark.thorough
+def test_a_run_with_a_pointer_of_its_own_is_the_one_that_is_evaluated(own_workspace):
+    workspace, aside = Workspace(own_workspace.workspace), changed(own_workspace, run={"pointer": "LATEST-test"})
+    score(changed(own_workspace, run={"name": "night"}))
+    score(changed(aside, run={"name": "measured"}))
+
+    report = evaluate(aside)
+
+    assert report.manifest["parents"]["scores"] == workspace.open("scores", "measured").digest
+    assert workspace.latest("scores") == "night"

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from optirag_core.artifacts import Workspace
-from optirag_core.errors import ArtifactCorrupt, RunIncomplete
+from optirag_core.errors import ArtifactCorrupt, ArtifactMissing, RunIncomplete
 from optirag_core.runs.reader import read_scores, score_files
 from optirag_core.runs.run import Run
 from optirag_core.storage.local import LocalStorage
@@ -49,6 +49,16 @@ def test_an_older_run_asked_for_again_is_the_latest_only_where_that_is_wanted(st
     assert scores_of(storage) == pytest.approx(expected_scores(REQUESTS.slice(3)))
     run_small(storage, "monday", REQUESTS)
     assert scores_of(storage) == pytest.approx(expected_scores(REQUESTS))
+
+
+def test_a_run_with_a_pointer_of_its_own_is_found_by_it_and_readers_keep_theirs(storage):
+    run_small(storage, "monday", REQUESTS)
+    run_small(storage, "measured", REQUESTS.slice(3), pointer="LATEST-test")
+
+    assert scores_of(storage) == pytest.approx(expected_scores(REQUESTS))
+    assert scores_of(storage, "LATEST-test") == pytest.approx(expected_scores(REQUESTS.slice(3)))
+    with pytest.raises(ArtifactMissing, match=r"scores/LATEST-other has no committed run"):
+        scores_of(storage, "LATEST-other")
 
 
 def test_a_damaged_latest_run_does_not_keep_the_next_one_back(storage):
