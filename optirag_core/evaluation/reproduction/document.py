@@ -80,6 +80,11 @@ class Table:
         """Those of all rows."""
         return tuple(figure for _, figures in self.rows for figure in figures)
 
+    def is_words(self, column: int) -> bool:
+        """Whether a column holds no number; words stand on the left."""
+        figures = [row[column] for _, row in self.rows]
+        return any(each.text is not None for each in figures) and all(each.value is None for each in figures)
+
     @property
     def legend(self) -> tuple[str, ...]:
         """What the marks in its cells mean, as sentences."""
@@ -87,7 +92,7 @@ class Table:
         if any(each.shown_interval for each in figures):
             sentences.append("Small: the 95 % interval.")
         if any(each.paper is not None for each in figures):
-            sentences.append("Grey: the paper's figure, of another LLM and another split.")
+            sentences.append("After 'paper': its own figure, of another LLM and another split.")
         if any(each.is_noise for each in figures):
             other = "the reference" if self.reference is None else self.reference
             sentences.append(f"{NOISE_SIGN}: the difference from {other} is inside the noise.")

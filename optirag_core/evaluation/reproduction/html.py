@@ -28,7 +28,6 @@ def write_html(path: Path, document: Document) -> None:
             failures=failures(document),
             noise_sign=NOISE_SIGN,
             themed=themed,
-            is_words=is_words,
         ),
         encoding="utf-8",
     )
@@ -36,17 +35,12 @@ def write_html(path: Path, document: Document) -> None:
 
 def themed(svg: Markup) -> Markup:
     """A plot whose colours are the page's."""
-    return Markup(re.sub(r"(?<=fill: |roke: )#[0-9a-f]{6}", _variable, svg))
+    styled = re.sub(r' fill="(#[0-9a-f]{6})"', r' style="fill: \1"', str(svg))  # of hatches
+    return Markup(re.sub(r"(?<=fill: |roke: )#[0-9a-f]{6}", _variable, styled))
 
 
 def _variable(found: re.Match[str]) -> str:
     return f"var(--{VARIABLES[found[0]]})" if found[0] in VARIABLES else found[0]
-
-
-def is_words(table: Table, column: int) -> bool:
-    """Whether a column holds words alone: those stand on the left."""
-    figures = [row[column] for _, row in table.rows]
-    return any(each.text is not None for each in figures) and all(each.value is None for each in figures)
 
 
 def failures(document: Document) -> list[tuple[Table, str]]:

@@ -11,6 +11,9 @@ from optirag_core.evaluation.reproduction.plots.marks import PAPER
 SPECIAL = re.compile(r"[\\`*\[\]<>|~$&#]|(?<!\w)_|_(?!\w)")
 """What Markdown reads as more than itself, anywhere in a line. Entities in its place hold in a table's cell too."""
 
+LEADING = re.compile(r"^(?:(\d+)[.)]|[-+])(?=[- ]|$)")
+"""What makes a line a list or a rule."""
+
 
 def write_markdown(path: Path, document: Document) -> None:
     """Write the file, and its pictures into a folder beside it that has its name without the ending."""
@@ -44,14 +47,16 @@ def escaped(text: str) -> str:
 
 
 def paragraph(text: str) -> str:
-    """A text as itself, and no list or rule, at the beginning of a line."""
-    return re.sub(r"^(\d*)([-+=.)])", lambda found: f"{found[1]}&#{ord(found[2])};", escaped(text))
+    """A text as itself, where its beginning could make it a list or a rule."""
+    return LEADING.sub(lambda found: f"{found[1] or ''}&#{ord(found[0][-1])};", escaped(text))
 
 
 def _section(section: Section, folder: str) -> list[str]:
     blocks = [f"## {escaped(section.title)}", *map(paragraph, section.text)]
     for table in section.tables:
-        blocks += [f"### {escaped(table.title)}", *_caption(table), _grid(table)]
+        if table.title != section.title:
+            blocks.append(f"### {escaped(table.title)}")
+        blocks += [*_caption(table), _grid(table)]
     for picture in section.pictures:
         link = f"![{escaped(picture.title)}]({quote(folder)}/{picture.name}.svg)"
         blocks += [f"### {escaped(picture.title)}", link, paragraph(picture.caption)]
@@ -65,7 +70,8 @@ def _caption(table: Table) -> list[str]:
 
 def _grid(table: Table) -> str:
     head = [escaped(table.row_title), *map(escaped, table.columns)]
-    lines = [head, ["---", *["---:"] * len(table.columns)]]
+    sides = ["---" if table.is_words(column) else "---:" for column in range(len(table.columns))]
+    lines = [head, ["---", *sides]]
     for name, figures in table.rows:
         title = f"**{escaped(name)}**" if name in table.ours else escaped(name)
         lines.append([title, *map(_cell, figures)])
@@ -90,4 +96,4 @@ def _svg_file(picture: Picture) -> str:
     spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
     style = f"<style>svg {{ background: {PAPER}; }} * {{ stroke-linejoin: round; stroke-linecap: butt; }}</style>"
     width = round(130 * SIZE_IN[0])
-    return re.sub(r"<svg ([^>]*)>", rf'<svg {spaces} width="{width}" \1>{style}', picture.svg, count=1) + "\n"
+    return re.sub(r"<svg ([^>]*)>", rf'<svg {spaces} width="{width}" \1>{style}', str(picture.svg), count=1) + "\n"

@@ -22,7 +22,7 @@ def test_a_legend_names_only_the_marks_that_there_are() -> None:
 
     assert legend(Figure(0.7)) == ()
     assert legend(Figure(0.7, 0.6, 0.8)) == ("Small: the 95 % interval.",)
-    assert legend(Figure(None, paper=0.9)) == ("Grey: the paper's figure, of another LLM and another split.",)
+    assert legend(Figure(None, paper=0.9)) == ("After 'paper': its own figure, of another LLM and another split.",)
     assert legend(Figure(0.7, is_noise=True)) == ("≈: the difference from the reference is inside the noise.",)
     assert legend(Figure(0.7, is_noise=True), "DIN") == ("≈: the difference from DIN is inside the noise.",)
 

@@ -1,17 +1,21 @@
 """Grouped bars: times on a logarithmic axis, and where pairs stop."""
 
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from math import floor, isfinite, log10
 
 import matplotlib
 from matplotlib.axes import Axes
 
-from optirag_core.evaluation.plots import INK, STYLE, key_above, single_axes
+from optirag_core.evaluation.plots import INK, single_axes
 from optirag_core.evaluation.reproduction.document import Picture
-from optirag_core.evaluation.reproduction.plots.marks import PAPER, Words, brief, marked
+from optirag_core.evaluation.reproduction.plots.marks import PAPER, PLAIN_STYLE, Words, brief, key, marked
 
 LABELLED_BARS = 12
 """More bars than this leave no room for a number above each."""
+
+LETTERS = 48
+"""So many fit under the bars, of all groups together."""
 
 
 def draw_times(words: Words, times: Mapping[str, Mapping[str, float]], *, unit: str = "s") -> Picture | None:
@@ -29,15 +33,14 @@ def draw_times(words: Words, times: Mapping[str, Mapping[str, float]], *, unit: 
         return None
     names = list(dict.fromkeys(name for row in kept.values() for name in row))
     everything = [time for row in kept.values() for time in row.values()]
-    ticks = [group + ("" if len(row) == 1 else f"\n{brief(_ratio(row))}x") for group, row in kept.items()]
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(PLAIN_STYLE):
         canvas, axes = single_axes()
         axes.set_yscale("log")
         _grouped(axes, {name: [row.get(name) for row in kept.values()] for name in names}, brief)
         axes.set_ylim(10 ** floor(log10(min(everything)) - 0.3), 3.0 * max(everything))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
         axes.minorticks_off()
-        axes.set_xticks(range(len(kept)), ticks)
+        axes.set_xticks(range(len(kept)), [_group_name(group, row, len(kept)) for group, row in kept.items()])
         axes.set_ylabel(f"time, {unit}, logarithmic")
         label = "; ".join(
             f"{group}: " + ", ".join(f"{name} {brief(time)} {unit}" for name, time in row.items())
@@ -62,7 +65,7 @@ def draw_exit_layers(words: Words, pairs: Mapping[str, Mapping[int, int]]) -> Pi
     shares = {
         name: [100.0 * counts.get(layer, 0) / sum(counts.values()) for layer in layers] for name, counts in kept.items()
     }
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(PLAIN_STYLE):
         canvas, axes = single_axes()
         _grouped(axes, shares, lambda share: f"{share:.1f}" if share else "")
         axes.set_xticks(range(len(layers)), [str(layer) for layer in layers])
@@ -80,8 +83,9 @@ def _is_time(time: float) -> bool:
     return isfinite(time) and time > 0.0
 
 
-def _ratio(row: Mapping[str, float]) -> float:
-    return max(row.values()) / min(row.values())
+def _group_name(group: str, row: Mapping[str, float], num_groups: int) -> str:
+    name = textwrap.fill(group, max(8, LETTERS // num_groups))
+    return name if len(row) == 1 else f"{name}\n{brief(max(row.values()) / min(row.values()))}\N{MULTIPLICATION SIGN}"
 
 
 def _grouped(axes: Axes, series: Mapping[str, Sequence[float | None]], shown: Callable[[float], str]) -> None:
@@ -101,4 +105,4 @@ def _grouped(axes: Axes, series: Mapping[str, Sequence[float | None]], shown: Ca
     axes.grid(visible=False, axis="x")
     axes.set_xlim(-0.6, num_groups - 0.4)
     if len(series) > 1:
-        key_above(axes)
+        key(axes)

@@ -8,22 +8,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
 from optirag_core.evaluation.metrics import CalibrationBin
-from optirag_core.evaluation.plots import INK, MUTED, SIZE_IN, STYLE, key_above, single_axes
+from optirag_core.evaluation.plots import INK, MUTED, SIZE_IN, single_axes
 from optirag_core.evaluation.reproduction.document import Figure, Picture
 from optirag_core.evaluation.reproduction.plots.marks import (
     MAX_TICKS,
+    PLAIN_STYLE,
     TALL_IN,
     Mark,
     Point,
     Words,
     draw_line,
+    interval_note,
+    key,
     marked,
     points,
     side_by_side,
     spoken,
 )
-
-INTERVALS = "Bars: 95 % intervals."
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,14 @@ def draw_by_layer(words: Words, heads: Mapping[str, Mapping[int, Figure]], *, ac
     lines = _lines({name: list(row.items()) for name, row in heads.items()})
     if not lines:
         return None
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(PLAIN_STYLE):
         canvas, axes = single_axes()
         _draw(axes, lines, marked(lines), log=False)
         _ticks(axes, lines.values())
         axes.set_xlabel("layer of the head")
         axes.set_ylabel(accuracy)
-        key_above(axes)
-        return words.picture(canvas, INTERVALS, f"{accuracy} by layer: {spoken(lines)}")
+        key(axes)
+        return words.picture(canvas, interval_note(lines.values()), f"{accuracy} by layer: {spoken(lines)}")
 
 
 def draw_sweep(
@@ -91,22 +92,24 @@ def draw_sweep(
         return None
     if log and min(step.x for steps in series.values() for step in steps) <= 0.0:
         raise ValueError(f"{words.name}: x is 0 or less, on a logarithmic axis")
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(PLAIN_STYLE):
         canvas = Canvas(TALL_IN if len(panels) == 2 else SIZE_IN, layout="constrained")
         rows = canvas.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
         for axes, (name, lines) in zip(rows, panels.items(), strict=True):
             if log:
                 axes.set_xscale("log")
-            if chosen is not None:
-                axes.axvline(chosen, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), label=f"chosen: {chosen:g}")
             _draw(axes, lines, marked(series), log=log)
+            if chosen is not None:
+                axes.axvline(
+                    chosen, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1, label=f"chosen: {chosen:g}"
+                )
             axes.set_ylabel(name)
-        _ticks(rows[-1], [line for lines in panels.values() for line in lines.values()])
+        everything = [line for lines in panels.values() for line in lines.values()]
+        _ticks(rows[-1], everything)
         rows[-1].set_xlabel(setting + (", logarithmic" if log else ""))
-        if len(series) > 1 or chosen is not None:
-            key_above(rows[0])
+        key(rows[0])
         label = " ".join(f"{name} by {setting}: {spoken(lines)}" for name, lines in panels.items())
-        return words.picture(canvas, INTERVALS, label)
+        return words.picture(canvas, interval_note(everything), label)
 
 
 def draw_reliability(words: Words, models: Mapping[str, Sequence[CalibrationBin]]) -> Picture | None:
@@ -115,7 +118,7 @@ def draw_reliability(words: Words, models: Mapping[str, Sequence[CalibrationBin]
     if not kept:
         return None
     errors = {name: calibration_error(bins) for name, bins in kept.items()}
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(PLAIN_STYLE):
         canvas, axes = single_axes()
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
         for name, mark in marked(kept).items():
@@ -125,7 +128,7 @@ def draw_reliability(words: Words, models: Mapping[str, Sequence[CalibrationBin]
         axes.set(xlim=(0.0, 1.0), ylim=(0.0, 1.0), xticks=ticks, yticks=ticks)
         axes.set_xlabel("mean score of the bin")
         axes.set_ylabel("share liked")
-        key_above(axes)
+        key(axes)
         reading = (
             "Bins of equal mass. On the dashed line a score means what it says; beside a name: the calibration error, "
             "the mean distance from it."
@@ -149,13 +152,14 @@ def _draw(axes: Axes, lines: Mapping[str, Sequence[Point]], marks: Mapping[str, 
     everywhere = [point.x for line in lines.values() for point in line]
     for place, (name, line) in enumerate(lines.items()):
         xs = side_by_side([point.x for point in line], place, len(lines), everywhere, log=log)
-        draw_line(axes, line, marks[name], name, xs=xs)
+        draw_line(axes, line, marks[name], name if len(marks) > 1 else None, xs=xs)
     axes.margins(x=0.06, y=0.12)
+    axes.grid(visible=False, axis="x")
 
 
 def _ticks(axes: Axes, lines: Iterable[Sequence[Point]]) -> None:
     xs = sorted({point.x for line in lines for point in line})
     axes.minorticks_off()
-    axes.grid(visible=False, axis="x")
+    axes.xaxis.set_major_formatter("{x:g}")
     if len(xs) <= MAX_TICKS:
-        axes.set_xticks(xs, [f"{x:g}" for x in xs])
+        axes.set_xticks(xs)

@@ -8,17 +8,26 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import NamedTuple
 
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 
-from optirag_core.evaluation.plots import INK, MODEL, OTHER, SIZE_IN, svg
+from optirag_core.evaluation.plots import INK, MODEL, OTHER, SIZE_IN, STYLE, svg
 from optirag_core.evaluation.reproduction.document import Figure, Picture
 
 GREEN, PURPLE, GOLD = "#2b8a68", "#8557a6", "#94730a"
 PAPER = "#ffffff"  # the page's ground, seen through hatches and hollow marks
 
 MAX_TICKS = 10
-"""More names than this do not fit beside each other on a phone."""
+"""More numbers than this do not fit under an axis."""
+
+SHORT_NAME = 18
+"""Letters, of which two names fit beside each other above a plot."""
+
+INTERVALS = "Bars: 95 % intervals."
+
+PLAIN_STYLE = {**STYLE, "text.parse_math": False, "axes.prop_cycle": cycler(color=[MODEL])}
+"""A `$` in a name is no formula; and no colour comes from elsewhere."""
 
 TALL_IN = (SIZE_IN[0], 4.4)
 """Two panels, one above the other."""
@@ -94,20 +103,35 @@ def marked(series: Iterable[str]) -> dict[str, Mark]:
     return dict(zip(names, MARKS, strict=False))
 
 
-def draw_line(axes: Axes, line: Sequence[Point], mark: Mark, label: str, *, xs: Sequence[float] | None = None) -> None:
+def draw_line(
+    axes: Axes, line: Sequence[Point], mark: Mark, label: str | None, *, xs: Sequence[float] | None = None
+) -> None:
     """One series with its intervals.
 
     Args:
+        label: in the key; None leaves it out there.
         xs: where to draw the points, if not at their own place.
     """
     xs = [point.x for point in line] if xs is None else xs
-    axes.errorbar(
-        xs,
-        [point.value for point in line],
-        yerr=intervals(line),
-        color=mark.colour, marker=mark.marker, markersize=4.5, linewidth=1.3, linestyle=mark.dash,
-        elinewidth=0.9, capsize=2.0, capthick=0.9, label=label,
+    axes.plot(
+        xs, [point.value for point in line],
+        color=mark.colour, marker=mark.marker, markersize=4.5, linewidth=1.3, linestyle=mark.dash, label=label,
     )  # fmt: skip
+    if any(point.low < point.high for point in line):
+        axes.errorbar(
+            xs, [point.value for point in line], yerr=intervals(line),
+            fmt="none", ecolor=mark.colour, elinewidth=0.9, capsize=2.0, capthick=0.9,
+        )  # fmt: skip
+
+
+def key(axes: Axes) -> None:
+    """Names above what is drawn, where there are any: two beside each other if they are short."""
+    handles, names = axes.get_legend_handles_labels()
+    if names:
+        axes.legend(
+            handles, names, ncols=2 if max(map(len, names)) <= SHORT_NAME else 1,
+            loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2, handlelength=1.4,
+        )  # fmt: skip
 
 
 def intervals(line: Sequence[Point]) -> list[list[float]]:
@@ -123,6 +147,11 @@ def side_by_side(xs: Sequence[float], place: int, count: int, everywhere: Sequen
     """
     step, low, high = 0.014 * (place - (count - 1) / 2), min(everywhere), max(everywhere)
     return [x * (high / low) ** step if log else x + step * (high - low) for x in xs]
+
+
+def interval_note(lines: Iterable[Sequence[Point]]) -> str:
+    """What the bars are, if there are any."""
+    return INTERVALS if any(point.low < point.high for line in lines for point in line) else ""
 
 
 def brief(value: float) -> str:

@@ -6,9 +6,18 @@ from dataclasses import dataclass
 import matplotlib
 from matplotlib.axes import Axes
 
-from optirag_core.evaluation.plots import INK, MUTED, STYLE, key_above, single_axes
+from optirag_core.evaluation.plots import INK, MUTED, single_axes
 from optirag_core.evaluation.reproduction.document import Figure, Picture
-from optirag_core.evaluation.reproduction.plots.marks import PAPER, Point, Words, intervals, marked, points
+from optirag_core.evaluation.reproduction.plots.marks import (
+    PAPER,
+    PLAIN_STYLE,
+    Point,
+    Words,
+    intervals,
+    key,
+    marked,
+    points,
+)
 
 BELOW = 0.6
 """So much beside the front, in heights of the front, is shown of the policies that it beats: the worst would press it
@@ -48,22 +57,22 @@ def draw_pareto(
         return None
     front = frontier((point for row in drawn.values() for point in row), higher_is_better=higher_is_better)
     chosen = _points([each for row in families.values() for each in row if each.name == certified])[:1]
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(PLAIN_STYLE):
         canvas, axes = single_axes()
         _draw_front(axes, front, chosen)
         _draw_families(axes, drawn)
         if chosen:
             axes.scatter(
                 chosen[0].x, chosen[0].value,
-                s=110, facecolors="none", edgecolors=INK, linewidths=1.3, zorder=3, label=f"certified: {certified}",
+                s=110, facecolors="none", edgecolors=INK, linewidths=1.3, zorder=3, label="certified",
             )  # fmt: skip
         num_unseen = _show_near(axes, drawn, [*front, *chosen], higher_is_better=higher_is_better)
         axes.set_xlabel("% of full depth's FLOPs")
         axes.set_ylabel(accuracy)
-        key_above(axes)
+        key(axes)
         reading, num_policies = READING, sum(map(len, drawn.values()))
         if chosen:
-            reading += " The ring is the certified policy."
+            reading += f" The ring is the certified policy: {certified}."
         if num_unseen:
             reading += f" Not drawn, as far worse: {num_unseen:,} of {num_policies:,} policies."
         label = ", ".join(f"{each.value:.4f} at {each.x:.1f} %" for each in front)

@@ -6,11 +6,21 @@ from dataclasses import dataclass
 import matplotlib
 from matplotlib.figure import Figure as Canvas
 
-from optirag_core.evaluation.plots import SIZE_IN, STYLE, key_above
+from optirag_core.evaluation.plots import SIZE_IN
 from optirag_core.evaluation.reproduction.document import Figure, Picture
-from optirag_core.evaluation.reproduction.plots.marks import Words, intervals, marked, points
+from optirag_core.evaluation.reproduction.plots.marks import (
+    PLAIN_STYLE,
+    Words,
+    interval_note,
+    intervals,
+    key,
+    marked,
+    points,
+)
 
 INCHES_AROUND, INCHES_PER_ROW = 1.0, 0.3
+SHIFT = 0.22
+"""Between the models of a slice, in rows."""
 
 
 @dataclass(frozen=True)
@@ -33,20 +43,20 @@ def draw_slices(words: Words, slices: Sequence[Slice], *, by: str, accuracy: str
     if not kept:
         return None
     models = list(dict.fromkeys(model for each in kept for model in each.figures))
-    spread = 0.22 if len(models) > 1 else 0.0
-    with matplotlib.rc_context(STYLE):
-        height = INCHES_AROUND + INCHES_PER_ROW * len(kept) * (1.0 + 0.35 * (len(models) - 1))
+    height = INCHES_AROUND + INCHES_PER_ROW * len(kept) * (1.0 + 0.35 * (len(models) - 1))
+    rows, said = [], []
+    with matplotlib.rc_context(PLAIN_STYLE):
         canvas = Canvas((SIZE_IN[0], height), layout="constrained")
         axes = canvas.subplots()
-        said = []
         for place, (model, mark) in enumerate(marked(models).items()):
-            shift = spread * (place - (len(models) - 1) / 2)
-            row = points((at + shift, each.figures[model]) for at, each in enumerate(kept) if model in each.figures)
+            row = points((at, each.figures[model]) for at, each in enumerate(kept) if model in each.figures)
+            shift = SHIFT * (place - (len(models) - 1) / 2)
             axes.errorbar(
-                [point.value for point in row], [point.x for point in row], xerr=intervals(row),
+                [point.value for point in row], [point.x + shift for point in row], xerr=intervals(row),
                 fmt=mark.marker, color=mark.colour, markersize=4.5, elinewidth=0.9, capsize=2.0, label=model,
             )  # fmt: skip
-            said += [f"{model}, {kept[round(point.x - shift)].name} {point.value:.4f}" for point in row]
+            rows.append(row)
+            said += [f"{model}, {kept[int(point.x)].name} {point.value:.4f}" for point in row]
         axes.set_yticks(range(len(kept)), [f"{each.name}\n{each.pairs:,} pairs" for each in kept])
         axes.set_ylim(len(kept) - 0.5, -0.5)
         axes.margins(x=0.06)
@@ -54,5 +64,5 @@ def draw_slices(words: Words, slices: Sequence[Slice], *, by: str, accuracy: str
         axes.set_xlabel(accuracy)
         axes.set_ylabel(by)
         if len(models) > 1:
-            key_above(axes)
-        return words.picture(canvas, "Bars: 95 % intervals.", f"{accuracy} by {by}: {'; '.join(said)}.")
+            key(axes)
+        return words.picture(canvas, interval_note(rows), f"{accuracy} by {by}: {'; '.join(said)}.")
