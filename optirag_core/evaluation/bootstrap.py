@@ -55,11 +55,8 @@ def bootstrap_auc_interval(
     Raises:
         DataError: as for `binary_metrics`, or not one group per pair.
     """
-    labels, scores = checked_pairs(labels, scores)
-    group_of_pair = _group_of_pair(groups, len(labels))
-    if not has_both_classes(labels):
-        return None
-    return _interval(_resampled_aucs(labels, [scores], group_of_pair, seed, num_resamples)[:, 0])
+    resampled = resampled_aucs(labels, [scores], seed, num_resamples, groups=groups)
+    return None if resampled is None else _interval(resampled[:, 0])
 
 
 def bootstrap_auc_difference(
@@ -79,14 +76,11 @@ def bootstrap_auc_difference(
     Returns:
         None where only one class is present.
     """
-    labels, scores = checked_pairs(labels, scores)
-    _, others = checked_pairs(labels, others)
-    group_of_pair = _group_of_pair(groups, len(labels))
-    if not has_both_classes(labels):
+    resampled = resampled_aucs(labels, [scores, others], seed, num_resamples, groups=groups)
+    if resampled is None:
         return None
-    of_scores, of_others = _resampled_aucs(labels, [scores, others], group_of_pair, seed, num_resamples).T
     value = roc_auc_score(labels, scores) - roc_auc_score(labels, others)
-    return Difference(float(value), *_interval(of_scores - of_others))
+    return difference_of(value, resampled[:, 0] - resampled[:, 1])
 
 
 def bootstrap_mean_difference(
@@ -113,11 +107,65 @@ def bootstrap_mean_difference(
     if not np.isfinite(gaps).all():
         row = int(np.argmin(np.isfinite(gaps)))
         raise DataError(f"row {row}: values {values[row]} and {others[row]}, expected finite numbers")
-    group_of_pair = _group_of_pair(groups, len(values))
-    sums, sizes = np.bincount(group_of_pair, weights=gaps), np.bincount(group_of_pair)
+    return difference_of(gaps.mean(), resampled_means([gaps], seed, num_resamples, groups=groups)[:, 0])
+
+
+def resampled_aucs(
+    labels: ArrayLike,
+    columns: Sequence[ArrayLike],
+    seed: int,
+    num_resamples: int,
+    *,
+    groups: ArrayLike | None = None,
+) -> np.ndarray | None:
+    """AUC of each column of scores on each draw; a draw of one class only is drawn again.
+
+    Args, Raises:
+        As for `bootstrap_auc_interval`; columns: [C][n] p(yes) of the same pairs.
+
+    Returns:
+        [B, C], or None where only one class is present.
+    """
+    checked = [checked_pairs(labels, scores) for scores in columns]
+    labels = checked[0][0]
+    group_of_pair = _group_of_pair(groups, len(labels))
+    if not has_both_classes(labels):
+        return None
+    ranked = [_Ranked.of(labels, scores, group_of_pair) for _, scores in checked]
+    liked, sizes = np.bincount(group_of_pair, weights=labels), np.bincount(group_of_pair)
+    draws = (drawn for drawn in _draws(len(sizes), seed) if 0 < drawn @ liked < drawn @ sizes)
+    return np.array([[each.auc(drawn) for each in ranked] for drawn in islice(draws, num_resamples)])
+
+
+def resampled_means(
+    columns: Sequence[np.ndarray], seed: int, num_resamples: int, *, groups: ArrayLike | None = None
+) -> np.ndarray:
+    """Mean of each column of numbers on each draw: [C][n] -> [B, C].
+
+    Raises:
+        DataError: not one group per pair.
+    """
+    group_of_pair = _group_of_pair(groups, len(columns[0]))
+    sums = np.stack([np.bincount(group_of_pair, weights=values) for values in columns], axis=1)  # [groups, C]
+    sizes = np.bincount(group_of_pair)
     draws = islice(_draws(len(sizes), seed), num_resamples)
-    means = np.array([drawn @ sums / (drawn @ sizes) for drawn in draws])  # [B]
-    return Difference(float(gaps.mean()), *_interval(means))
+    return np.array([drawn @ sums / (drawn @ sizes) for drawn in draws])
+
+
+def difference_of(value: float, resampled: np.ndarray) -> Difference:
+    """A difference with the interval of what it was on the draws, [B]."""
+    return Difference(float(value), *_interval(resampled))
+
+
+def p_value(resampled: np.ndarray) -> float:
+    """Two-sided p-value of "the difference is 0", from what it was on the draws, [B].
+
+    Twice the share of the draws on the rarer side of 0: at most 0.05 where 0 is outside of the same draws' 95 %
+    interval, but for ties. Each side counts one draw more, so that no p is 0 (Davison and Hinkley, Bootstrap Methods
+    and their Application, section 4.4): the least is 2 / (B + 1).
+    """
+    rarer = min(np.count_nonzero(resampled <= 0.0), np.count_nonzero(resampled >= 0.0))
+    return min(1.0, 2.0 * (rarer + 1) / (len(resampled) + 1))
 
 
 def _group_of_pair(groups: ArrayLike | None, num_pairs: int) -> np.ndarray:
@@ -133,16 +181,6 @@ def _draws(num_groups: int, seed: int) -> Iterator[np.ndarray]:
     rng = np.random.default_rng(seed)
     while True:
         yield np.bincount(rng.integers(num_groups, size=num_groups), minlength=num_groups)
-
-
-def _resampled_aucs(
-    labels: np.ndarray, columns: Sequence[np.ndarray], group_of_pair: np.ndarray, seed: int, num_resamples: int
-) -> np.ndarray:
-    """AUC of each column of scores on each draw, [B, columns]; a draw of one class only is drawn again."""
-    ranked = [_Ranked.of(labels, scores, group_of_pair) for scores in columns]
-    liked, sizes = np.bincount(group_of_pair, weights=labels), np.bincount(group_of_pair)
-    draws = (drawn for drawn in _draws(len(sizes), seed) if 0 < drawn @ liked < drawn @ sizes)
-    return np.array([[each.auc(drawn) for each in ranked] for drawn in islice(draws, num_resamples)])
 
 
 @dataclass(frozen=True)
