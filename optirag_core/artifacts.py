@@ -41,6 +41,7 @@ MADE_BY = {
     "exit_features": "exit_features",
     "exit_heads": "train_exit_heads",
     "exit_policy": "calibrate_exits",
+    "baselines": "train_baselines",
     "scores": "score",
     "reports": "evaluate",
     "comparisons": "compare",

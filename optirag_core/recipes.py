@@ -8,6 +8,7 @@
     exit_heads <- exit_heads, evidence.heads, prompt, all above
     exit_policy <- calibration, exit_policy.window, engine.dtype, all above
     scores <- exit_policy, engine, prompt, requests, all above but exit_features
+    baselines <- baselines, prompt.max_history, requests.max_users, the profile that prompts show, evidence, dataset
 
 Equal recipes make equal artifacts, so a recipe's version names the folder, and one that is there is not made again.
 """
@@ -146,6 +147,26 @@ def exit_policy_recipe(settings: Settings, parents: Mapping[str, str]) -> Recipe
         "seed": settings.seed,
     }
     return Recipe("exit_policy", config, parents)
+
+
+def baselines_recipe(
+    settings: Settings, parents: Mapping[str, str], *, model: str, seed: int, profile: Collection[str]
+) -> Recipe:
+    """
+    Args:
+        model: one of `baselines.models`.
+        seed: of this training.
+        profile: columns of users that the prompt's template shows.
+    """
+    config = {
+        "model": model,
+        "baselines": _plain(settings.baselines, without={"models", "num_seeds"}),
+        "profile": list(profile),
+        "max_history": settings.prompt.max_history,
+        "requests": {"max_users": settings.requests.max_users, "seed": settings.seed},
+        "seed": seed,
+    }
+    return Recipe("baselines", config, parents)
 
 
 def reports_recipe(settings: Settings, parents: Mapping[str, str], predictors: Collection[str]) -> Recipe:

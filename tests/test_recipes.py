@@ -12,6 +12,7 @@ from optirag_core.config.settings import Settings
 from optirag_core.config_file import settings_from
 from optirag_core.recipes import (
     Recipe,
+    baselines_recipe,
     dataset_recipe,
     evidence_recipe,
     exit_features_recipe,
@@ -27,7 +28,7 @@ from optirag_core.runs.plan import ShardPlan
 
 TEMPLATES = Path(prompting.__file__).parent / "templates"
 FLOORS = ["user mean", "item mean"]
-ALL = "dataset evidence retriever index llm exit_features exit_heads exit_policy scores"
+ALL = "dataset evidence retriever index llm exit_features exit_heads exit_policy scores baselines"
 CHANGES = {
     "workspace": ("elsewhere", ""),
     "seed": (1, ALL),
@@ -45,12 +46,12 @@ CHANGES = {
     "index.min_history": (2, "index llm exit_features exit_heads exit_policy scores"),
     "index.min_recall": (0.5, ""),
     "index.gpu": (True, ""),
-    "evidence.attributes": (["author"], "evidence llm exit_features exit_heads exit_policy scores"),
+    "evidence.attributes": (["author"], "evidence llm exit_features exit_heads exit_policy scores baselines"),
     "evidence.heads": (False, "exit_heads exit_policy scores"),
     "evidence.prompt": (True, "llm exit_features exit_heads exit_policy scores"),
     "prompt.template": ("books", "llm exit_features exit_heads exit_policy scores"),
     "prompt.num_similar_users": (2, "llm exit_features exit_heads exit_policy scores"),
-    "prompt.max_history": (10, "llm exit_features exit_heads exit_policy scores"),
+    "prompt.max_history": (10, "llm exit_features exit_heads exit_policy scores baselines"),
     "prompt.answer_yes": ("good", "llm exit_features exit_heads exit_policy scores"),
     "llm.scratch.epochs": (3, "llm exit_features exit_heads exit_policy scores"),
     "llm.scratch.shape.hidden_size": (64, "llm exit_features exit_heads exit_policy scores"),
@@ -64,6 +65,10 @@ CHANGES = {
     "calibration.epsilon": (0.01, "exit_policy scores"),
     "calibration.overload_epsilon": (0.02, "exit_policy scores"),
     "calibration.thresholds": ([0.1], "exit_policy scores"),
+    "baselines.num_trials": (9, "baselines"),
+    "baselines.models": (["DIN"], ""),  # each model is an artifact of its own
+    "baselines.num_seeds": (3, ""),
+    "requests.max_users": (10, "baselines"),  # the scores' own requests: `test_requests_are_part_of_the_scores`
     "engine.dtype": ("bfloat16", "exit_features exit_heads exit_policy scores"),
     "engine.max_tokens_in_flight": (8192, "scores"),
     "requests.path": ("elsewhere", ""),  # what lies there counts, not where: `test_requests_are_part_of_the_scores`
@@ -110,6 +115,8 @@ def versions(settings: Settings, *, weights: str | None = None, requests: str = 
     ):
         made[kind] = recipe(settings, dict(made)).version
     made["scores"] = run_identity(settings, dict(made), {"split": requests}, ShardPlan(())).run_id
+    known = {kind: made[kind] for kind in ("dataset", "evidence")}
+    made["baselines"] = baselines_recipe(settings, known, model="DIN", seed=settings.seed, profile=["age"]).version
     return made
 
 
@@ -180,6 +187,14 @@ def test_a_template_is_known_by_its_text_and_not_by_its_name(tmp_path):
         "exit_policy",
         "scores",
     }
+
+
+def test_a_baseline_is_one_model_one_seed_and_the_profile_that_prompts_show():
+    cell = {"model": "DIN", "seed": 0, "profile": ["age"]}
+    others = [{"model": "DeepFM"}, {"seed": 1}, {"profile": ["age", "location"]}]
+    made = [baselines_recipe(Settings(), {}, **cell).version]
+    made += [baselines_recipe(Settings(), {}, **(cell | other)).version for other in others]
+    assert len(set(made)) == 4
 
 
 def test_requests_are_part_of_the_scores():

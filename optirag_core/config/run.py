@@ -124,6 +124,7 @@ class TrainingSettings(Section):
     retriever: WorkersSettings = WorkersSettings()
     llm: LlmWorkersSettings = LlmWorkersSettings()
     exit_heads: WorkersSettings = WorkersSettings()
+    baselines: WorkersSettings = WorkersSettings(num_workers=2, torch_threads=1)  # each trains models of its own
     checkpoint_s: Positive = Field(300.0, description="least time between two checkpoints: what a kill costs")
     max_failures: Annotated[int, Field(ge=0)] = Field(
         3, description="how often lost workers are replaced, which go on from the last checkpoint"

@@ -5,6 +5,7 @@ from typing import Self
 
 from pydantic import Field, field_validator, model_validator
 
+from optirag_core.config.baselines import BaselinesSettings
 from optirag_core.config.comparison import CompareSettings
 from optirag_core.config.data import DatasetSettings, EvidenceSettings, IndexSettings, PromptSettings, RetrieverSettings
 from optirag_core.config.exits import CalibrationSettings, ExitFeaturesSettings, ExitHeadsSettings, ExitPolicySettings
@@ -41,6 +42,7 @@ class Settings(Section):
     exit_heads: ExitHeadsSettings = ExitHeadsSettings()
     exit_policy: ExitPolicySettings = ExitPolicySettings()
     calibration: CalibrationSettings = CalibrationSettings()
+    baselines: BaselinesSettings = BaselinesSettings()
     engine: EngineSettings = EngineSettings()
     requests: RequestsSettings = RequestsSettings()
     run: RunSettings = RunSettings()

@@ -1,0 +1,27 @@
+"""Settings of the CTR models that the LLM is compared with."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from optirag_core.config.section import Count, Positive, Section
+
+BaselineName = Literal["DeepFM", "DIN", "GRU4Rec", "AutoInt", "DCNv2", "WuKong", "GDCN", "EulerNet"]
+
+
+class BaselinesSettings(Section):
+    """The models of the paper's table 2, each trained on all samples, with the same budget on validation."""
+
+    models: tuple[BaselineName, ...] = ("DeepFM", "DIN", "GRU4Rec", "AutoInt", "DCNv2", "WuKong", "GDCN", "EulerNet")
+    num_seeds: Count = Field(1, description="trainings of each model, with the seeds `seed`, `seed` + 1 ...")
+    num_trials: Count = Field(6, description="of each model: hyperparameters drawn from the grid below")
+    learning_rates: Annotated[tuple[Positive, ...], Field(min_length=1)] = (3e-4, 1e-3, 3e-3)
+    weight_decays: Annotated[tuple[Annotated[float, Field(ge=0.0)], ...], Field(min_length=1)] = (0.0, 0.1, 1.0)
+    dropouts: Annotated[tuple[Annotated[float, Field(ge=0.0, lt=1.0)], ...], Field(min_length=1)] = (0.0, 0.3, 0.5)
+    num_layers: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 3)
+    embedding_dim: Count = 16
+    hidden: tuple[Count, ...] = (64, 32)
+    batch_size: Count = Field(1024, description="pairs per step")
+    max_epochs: Count = 20
+    patience: Count = Field(2, description="epochs without a better validation loss before a trial ends")
+    min_count: Count = Field(2, description="training pairs that a user, an item or a value needs for an id of its own")
