@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from optirag_core.evaluation.plots import INK, single_axes
 from optirag_core.evaluation.reproduction.document import Picture
-from optirag_core.evaluation.reproduction.plots.marks import PAPER, PLAIN_STYLE, Words, brief, key, marked
+from optirag_core.evaluation.reproduction.plots.marks import PAPER, PLAIN_STYLE, Words, brief, key, marked, thinned
 
 LABELLED_BARS = 12
 """More bars than this leave no room for a number above each."""
@@ -37,8 +37,9 @@ def draw_times(words: Words, times: Mapping[str, Mapping[str, float]], *, unit: 
         canvas, axes = single_axes()
         axes.set_yscale("log")
         _grouped(axes, {name: [row.get(name) for row in kept.values()] for name in names}, brief)
+        key(canvas, axes)
         axes.set_ylim(10 ** floor(log10(min(everything)) - 0.3), 3.0 * max(everything))
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.10g}")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.{max(0, -round(log10(value)))}f}")
         axes.minorticks_off()
         axes.set_xticks(range(len(kept)), [_group_name(group, row, len(kept)) for group, row in kept.items()])
         axes.set_ylabel(f"time, {unit}, logarithmic")
@@ -68,7 +69,8 @@ def draw_exit_layers(words: Words, pairs: Mapping[str, Mapping[int, int]]) -> Pi
     with matplotlib.rc_context(PLAIN_STYLE):
         canvas, axes = single_axes()
         _grouped(axes, shares, lambda share: f"{share:.1f}" if share else "")
-        axes.set_xticks(range(len(layers)), [str(layer) for layer in layers])
+        key(canvas, axes)
+        axes.set_xticks(range(len(layers)), thinned([str(layer) for layer in layers]))
         axes.margins(y=0.12)
         axes.set_xlabel("exit layer")
         axes.set_ylabel("% of the pairs")
@@ -89,7 +91,7 @@ def _group_name(group: str, row: Mapping[str, float], num_groups: int) -> str:
 
 
 def _grouped(axes: Axes, series: Mapping[str, Sequence[float | None]], shown: Callable[[float], str]) -> None:
-    """Bars side by side at 0, 1, ...; with their numbers where there is room, with names above where there are two."""
+    """Bars side by side at 0, 1, ...; with their numbers where there is room."""
     width = 0.8 / len(series)
     marks = marked(series)
     num_groups = max(len(values) for values in series.values())
@@ -98,11 +100,10 @@ def _grouped(axes: Axes, series: Mapping[str, Sequence[float | None]], shown: Ca
         bars = {group + shift: value for group, value in enumerate(values) if value is not None}
         drawn = axes.bar(
             list(bars), list(bars.values()), 0.92 * width,
-            color=marks[name].colour, hatch=marks[name].hatch, edgecolor=PAPER, linewidth=0, label=name,
+            color=marks[name].colour, hatch=marks[name].hatch, edgecolor=PAPER, linewidth=0,
+            label=name if len(series) > 1 else None,
         )  # fmt: skip
         if num_groups * len(series) <= LABELLED_BARS:
             axes.bar_label(drawn, labels=[shown(value) for value in bars.values()], padding=2, color=INK)
     axes.grid(visible=False, axis="x")
     axes.set_xlim(-0.6, num_groups - 0.4)
-    if len(series) > 1:
-        key(axes)

@@ -54,7 +54,7 @@ def draw_by_layer(words: Words, heads: Mapping[str, Mapping[int, Figure]], *, ac
         _ticks(axes, lines.values())
         axes.set_xlabel("layer of the head")
         axes.set_ylabel(accuracy)
-        key(axes)
+        key(canvas, axes)
         return words.picture(canvas, interval_note(lines.values()), f"{accuracy} by layer: {spoken(lines)}")
 
 
@@ -107,7 +107,7 @@ def draw_sweep(
         everything = [line for lines in panels.values() for line in lines.values()]
         _ticks(rows[-1], everything)
         rows[-1].set_xlabel(setting + (", logarithmic" if log else ""))
-        key(rows[0])
+        key(canvas, rows[0])
         label = " ".join(f"{name} by {setting}: {spoken(lines)}" for name, lines in panels.items())
         return words.picture(canvas, interval_note(everything), label)
 
@@ -128,7 +128,7 @@ def draw_reliability(words: Words, models: Mapping[str, Sequence[CalibrationBin]
         axes.set(xlim=(0.0, 1.0), ylim=(0.0, 1.0), xticks=ticks, yticks=ticks)
         axes.set_xlabel("mean score of the bin")
         axes.set_ylabel("share liked")
-        key(axes)
+        key(canvas, axes)
         reading = (
             "Bins of equal mass. On the dashed line a score means what it says; beside a name: the calibration error, "
             "the mean distance from it."

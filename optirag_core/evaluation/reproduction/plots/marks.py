@@ -5,7 +5,7 @@ Series differ in shape, dash or hatch as well as in colour.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from math import ceil, isfinite
 from typing import NamedTuple
 
 from cycler import cycler
@@ -21,8 +21,11 @@ PAPER = "#ffffff"  # the page's ground, seen through hatches and hollow marks
 MAX_TICKS = 10
 """More numbers than this do not fit under an axis."""
 
-SHORT_NAME = 18
+SHORT_NAME = 22
 """Letters, of which two names fit beside each other above a plot."""
+
+LINE_IN = 0.16
+"""Height of a line of names."""
 
 INTERVALS = "Bars: 95 % intervals."
 
@@ -124,14 +127,23 @@ def draw_line(
         )  # fmt: skip
 
 
-def key(axes: Axes) -> None:
-    """Names above what is drawn, where there are any: two beside each other if they are short."""
+def key(canvas: Canvas, axes: Axes) -> None:
+    """Names above what is drawn, where there are any: two beside each other if they are short.
+
+    The canvas grows with them, and not the plot shrinks.
+    """
     handles, names = axes.get_legend_handles_labels()
     if names:
-        axes.legend(
-            handles, names, ncols=2 if max(map(len, names)) <= SHORT_NAME else 1,
-            loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2, handlelength=1.4,
-        )  # fmt: skip
+        columns = 2 if max(map(len, names)) <= SHORT_NAME else 1
+        width, height = canvas.get_size_inches()
+        canvas.set_size_inches(width, height + LINE_IN * (ceil(len(names) / columns) - 1))
+        canvas.legend(handles, names, ncols=columns, loc="outside upper left", borderaxespad=0.2, handlelength=1.4)
+
+
+def thinned(labels: Sequence[str]) -> list[str]:
+    """As many of an axis' labels, at equal distances, as fit beside each other; the others are empty."""
+    every = ceil(len(labels) / MAX_TICKS)
+    return [label if place % every == 0 else "" for place, label in enumerate(labels)]
 
 
 def intervals(line: Sequence[Point]) -> list[list[float]]:

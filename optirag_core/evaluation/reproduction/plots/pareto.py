@@ -69,7 +69,7 @@ def draw_pareto(
         num_unseen = _show_near(axes, drawn, [*front, *chosen], higher_is_better=higher_is_better)
         axes.set_xlabel("% of full depth's FLOPs")
         axes.set_ylabel(accuracy)
-        key(axes)
+        key(canvas, axes)
         reading, num_policies = READING, sum(map(len, drawn.values()))
         if chosen:
             reading += f" The ring is the certified policy: {certified}."

@@ -1,5 +1,6 @@
 """How accurate the score is for parts of the pairs: by history length, item popularity, cold start."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,10 @@ from optirag_core.evaluation.reproduction.plots.marks import (
     points,
 )
 
-INCHES_AROUND, INCHES_PER_ROW = 1.0, 0.3
+INCHES_AROUND, INCHES_PER_ROW = 1.0, 0.36
+LETTERS = 20
+"""In a line of a slice's name."""
+
 SHIFT = 0.22
 """Between the models of a slice, in rows."""
 
@@ -53,16 +57,18 @@ def draw_slices(words: Words, slices: Sequence[Slice], *, by: str, accuracy: str
             shift = SHIFT * (place - (len(models) - 1) / 2)
             axes.errorbar(
                 [point.value for point in row], [point.x + shift for point in row], xerr=intervals(row),
-                fmt=mark.marker, color=mark.colour, markersize=4.5, elinewidth=0.9, capsize=2.0, label=model,
+                fmt=mark.marker, color=mark.colour, markersize=4.5, elinewidth=0.9, capsize=2.0,
+                label=model if len(models) > 1 else None,
             )  # fmt: skip
             rows.append(row)
             said += [f"{model}, {kept[int(point.x)].name} {point.value:.4f}" for point in row]
-        axes.set_yticks(range(len(kept)), [f"{each.name}\n{each.pairs:,} pairs" for each in kept])
+        axes.set_yticks(
+            range(len(kept)), [f"{textwrap.fill(each.name, LETTERS)}\n{each.pairs:,} pairs" for each in kept]
+        )
         axes.set_ylim(len(kept) - 0.5, -0.5)
         axes.margins(x=0.06)
         axes.grid(visible=False, axis="y")
         axes.set_xlabel(accuracy)
         axes.set_ylabel(by)
-        if len(models) > 1:
-            key(axes)
+        key(canvas, axes)
         return words.picture(canvas, interval_note(rows), f"{accuracy} by {by}: {'; '.join(said)}.")
