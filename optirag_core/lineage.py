@@ -5,7 +5,7 @@ lists the digests that it had, and whoever was made from it is rewritten to name
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from optirag_core.manifest import MANIFEST, digest_of, manifest_text, parse_manifest, seal
@@ -55,7 +55,7 @@ def changed(
     digest = digest_of(identity)
     if digest == manifest["digest"]:
         return manifest
-    marks = {REPLACES: list(_digests(manifest))} | ({HELD_ERASED: True} if held_erased else {})
+    marks = {REPLACES: _digests(manifest)} | ({HELD_ERASED: True} if held_erased else {})
     return seal({**manifest, **identity, "digest": digest, **marks})
 
 
@@ -75,7 +75,6 @@ def relink(storage: Storage) -> None:
             storage.write(f"{folder}/{MANIFEST}", manifest_text(left).encode())
 
 
-def _digests(manifest: Manifest) -> Iterator[str]:
+def _digests(manifest: Manifest) -> list[str]:
     """The ones that it had, oldest first, then the one that it has."""
-    yield from manifest.get(REPLACES, ())
-    yield manifest["digest"]
+    return [*manifest.get(REPLACES, ()), manifest["digest"]]

@@ -125,24 +125,23 @@ class Histories:
         """Whether every interaction has a time, so that `as_of` means something."""
         return self._times is not None
 
-    def append(self, user_id: str, item_id: str, rating: float, time: int | None) -> int:
+    def append(self, user_id: str, item_id: str, rating: float, time: int | None) -> Event:
         """Note what a user has done; what arrives late takes its place by time, its position is the next one.
 
         Args:
             time: microseconds since 1970, UTC; None where the data has no times, and not used there.
 
-        Returns:
-            The position.
-
         Raises:
             DataError: the event has no time, but all other interactions have one.
         """
-        if self.timed and time is None:
+        if not self.timed:
+            time = 0
+        elif time is None:
             raise DataError(f"an event of user {user_id!r} has no time, all interactions of this data have one: add it")
         events = self._events.setdefault(user_id, [])
         last = events[-1].position if events else max(self._positions[self._rows(user_id)][-1:].tolist(), default=-1)
-        events.append(Event(Shown(item_id, float(rating)), time if self.timed else 0, last + 1))
-        return last + 1
+        events.append(Event(Shown(item_id, float(rating)), time, last + 1))
+        return events[-1]
 
     def continued(self, user_id: str, entries: Sequence[Shown]) -> Self:
         """The same histories, in which this user has just done more, oldest first: for a single call."""
@@ -170,7 +169,7 @@ class Histories:
 
     def of_target(self, past: Past, *, limit: int) -> list[Shown]:
         """The target user's last `limit` interactions; of an item that was rated again, the latest."""
-        room = limit + len(past.hide) + len(self._events.get(past.user_id, ()))
+        room = limit + len(past.hide) + len(self._arrived(past.user_id))
         return [shown for shown, _ in self._of_target(past, room)][-limit:]
 
     def events_of(self, past: Past) -> list[Shown]:
@@ -228,21 +227,24 @@ class Histories:
         end = self._first[user + 1] if user + 1 < len(self._first) else len(self._items)
         return slice(int(self._first[user]), int(end))
 
+    def _arrived(self, user_id: str | None) -> Sequence[Event]:
+        """The user's events, in the order of arrival."""
+        return () if user_id is None else self._events.get(user_id, ())
+
     def _time_at(self, user_id: str | None, position: int) -> int | None:
         """Time of the user's interaction at a position; None beyond the last, and where there are no times."""
-        if not self.timed:
+        if self._times is None:
             return None
         rows = self._rows(user_id)
         row = rows.start + int(np.searchsorted(self._positions[rows], position))
         if row < rows.stop:
             return int(self._times[row])
-        events = self._events.get(user_id, ())
-        return next((event.time for event in events if event.position >= position), None)
+        return next((event.time for event in self._arrived(user_id) if event.position >= position), None)
 
     def _of_target(self, past: Past, room: int) -> list[tuple[Shown, bool]]:
         """What may be shown of the last `room` rows and all events, each item once, and whether it counts in means."""
         rows = self._rows_of_target(past)[-room:]
-        times = self._times[rows].tolist() if self.timed else [0] * len(rows)
+        times = [0] * len(rows) if self._times is None else self._times[rows].tolist()
         entries = [*zip(times, self._show(rows), self._in_train[rows].tolist(), strict=True)]
         entries += [(event.time, event.shown, True) for event in self._events_before(past)]
         latest: dict[str, tuple[Shown, bool]] = {}
@@ -255,7 +257,7 @@ class Histories:
     def _events_before(self, past: Past) -> list[Event]:
         return [
             event
-            for event in self._events.get(past.user_id, ())
+            for event in self._arrived(past.user_id)
             if event.position == INLINE
             or (
                 (past.moment is None or event.time < past.moment)
@@ -278,6 +280,7 @@ class Histories:
         rows = self._rows(user_id)
         if moment is None:
             return np.arange(rows.start, rows.stop)
+        assert self._times is not None, "only data with times has moments"
         return rows.start + np.flatnonzero(self._times[rows] < moment)
 
     def _mean(self, rows: np.ndarray) -> float | None:

@@ -4,7 +4,7 @@ Shape legend: `N` rows.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Self
@@ -23,7 +23,7 @@ SEARCHES_PER_HASH = 100
 """Searching for one id takes about as long as hashing this many."""
 
 
-class SortedIds(Sequence[str]):
+class SortedIds:
     """Distinct ids in ascending order; an id's row is found by binary search where the ids lie."""
 
     def __init__(self, ids: pa.LargeStringArray) -> None:
@@ -51,6 +51,9 @@ class SortedIds(Sequence[str]):
         if row < 0:  # -1 is no row here, and not the last one
             raise IndexError(row)
         return str(self._text[self._starts[row] : self._starts[row + 1]], "utf-8")
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[row] for row in range(len(self)))
 
     def row(self, value: str | None) -> int:
         """The row of an id, -1 for one that is not there."""

@@ -1,9 +1,12 @@
 """A comparison of two runs as a table for the terminal, and what of it is beyond its bound."""
 
 from optirag_core.config.comparison import CompareSettings
-from optirag_core.evaluation.comparison import Comparison, TopDrift
+from optirag_core.evaluation.comparison import Comparison, ExitDrift, TopDrift
 from optirag_core.evaluation.html_page import number
 from optirag_core.evaluation.sentences import paired
+
+Row = tuple[str, str, str, str]
+"""Name, the run before, the new one, and the difference."""
 
 
 def beyond(found: Comparison, bounds: CompareSettings) -> list[str]:
@@ -26,7 +29,7 @@ def beyond(found: Comparison, bounds: CompareSettings) -> list[str]:
 
 
 def comparison_table(found: Comparison) -> str:
-    """Lines of name, the run before, the new one, and the difference."""
+    """A line for each `Row`."""
     rows = [("", found.before, found.after, "difference"), *_counts(found), *_drifts(found), *_quality(found)]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = ("  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip() for row in rows)
@@ -53,18 +56,18 @@ def _unknown(found: Comparison) -> str:
     return found.unlabelled_because or "all labels are the same"
 
 
-def _counts(found: Comparison) -> list[tuple[str, str, str, str]]:
+def _counts(found: Comparison) -> list[Row]:
     rows = [
         ("pairs scored", f"{found.pairs + found.only_before:,}", f"{found.pairs + found.only_after:,}", ""),
         ("scored there alone", f"{found.only_before:,}", f"{found.only_after:,}", ""),
     ]
     for code in sorted({*found.rejects_before, *found.rejects_after}):
-        counts = [rejects.get(code, 0) for rejects in (found.rejects_before, found.rejects_after)]
-        rows.append((f"rejected, {code}", *(f"{count:,}" for count in counts), f"{counts[1] - counts[0]:+,}"))
+        before, after = found.rejects_before.get(code, 0), found.rejects_after.get(code, 0)
+        rows.append((f"rejected, {code}", f"{before:,}", f"{after:,}", f"{after - before:+,}"))
     return rows
 
 
-def _drifts(found: Comparison) -> list[tuple[str, str, str, str]]:
+def _drifts(found: Comparison) -> list[Row]:
     score, exits, top = found.score, found.exits, found.top
     if score is None or exits is None or top is None:
         return [("both scored no pair", "", "", "")]
@@ -76,13 +79,13 @@ def _drifts(found: Comparison) -> list[tuple[str, str, str, str]]:
         ("largest", "", "", f"{score.max:.4f}"),
         ("correlation of scores", "", "", number(score.correlation)),
         ("mean exit layer", *_three(exits.mean_before, exits.mean_after, 2)),
-        *_exit_rows(found),
+        *_exit_rows(exits, found.pairs),
         ("pairs at another exit", "", "", f"{exits.changed:.2%}"),
         *_top_rows(top),
     ]
 
 
-def _top_rows(top: TopDrift) -> list[tuple[str, str, str, str]]:
+def _top_rows(top: TopDrift) -> list[Row]:
     if top.changed is None:
         return [(f"no user has more than {top.top_k} pairs: no list can change", "", "", "")]
     return [
@@ -91,16 +94,15 @@ def _top_rows(top: TopDrift) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def _exit_rows(found: Comparison) -> list[tuple[str, str, str, str]]:
-    before, after = found.exits.before, found.exits.after
+def _exit_rows(exits: ExitDrift, pairs: int) -> list[Row]:
     rows = []
-    for layer in sorted({*before, *after}):
-        shares = before.get(layer, 0) / found.pairs, after.get(layer, 0) / found.pairs
-        rows.append((f"pairs at layer {layer}", *(f"{share:.2%}" for share in shares), f"{shares[1] - shares[0]:+.2%}"))
+    for layer in sorted({*exits.before, *exits.after}):
+        before, after = exits.before.get(layer, 0) / pairs, exits.after.get(layer, 0) / pairs
+        rows.append((f"pairs at layer {layer}", f"{before:.2%}", f"{after:.2%}", f"{after - before:+.2%}"))
     return rows
 
 
-def _quality(found: Comparison) -> list[tuple[str, str, str, str]]:
+def _quality(found: Comparison) -> list[Row]:
     labelled = found.labelled
     if labelled is None:
         return [(f"no labels: {found.unlabelled_because}", "", "", "")]

@@ -3,7 +3,7 @@
 import matplotlib
 import numpy as np
 
-from optirag_core.engine.certificate import Calibration
+from optirag_core.engine.certificate import Calibration, Candidate
 from optirag_core.evaluation.plots import INK, MODEL, MUTED, OTHER, STYLE, Plot, key_above, single_axes, svg
 from optirag_core.evaluation.worth import Worth
 
@@ -50,15 +50,14 @@ def draw_calibration(calibration: Calibration) -> Plot:
     with matplotlib.rc_context(STYLE):
         figure, axes = single_axes()
         kinds = {
-            "tried": (MUTED, 5, 0.35, lambda each: each.p_value is None and not each.accepted),
-            "in the order": (OTHER, 16, 1.0, lambda each: each.p_value is not None and not each.accepted),
-            "passed": (MODEL, 16, 1.0, lambda each: each.accepted),
+            "tried": (MUTED, 5, 0.35),
+            "in the order": (OTHER, 16, 1.0),
+            "passed": (MODEL, 16, 1.0),
         }
-        for name, (colour, size, alpha, belongs) in kinds.items():
-            chosen = [(flops, loss) for flops, loss, each in shown if belongs(each)]
-            axes.scatter(
-                *np.array(chosen).reshape(-1, 2).T, s=size, color=colour, alpha=alpha, linewidths=0, label=name
-            )
+        for name, (colour, size, alpha) in kinds.items():
+            chosen = [(flops, loss) for flops, loss, each in shown if _kind(each) == name]
+            flops_shares, losses = np.array(chosen).reshape(-1, 2).T
+            axes.scatter(flops_shares, losses, s=size, color=colour, alpha=alpha, linewidths=0, label=name)
         axes.scatter(
             [100.0 * certified.flops_share], [1000.0 * certified.excess_loss],
             s=44, color=MODEL, zorder=3, clip_on=False, label="certified",
@@ -79,6 +78,12 @@ def draw_calibration(calibration: Calibration) -> Plot:
             f"{calibration.statement}." + _left_out(len(points) - len(shown)),
             svg(figure, "calibration", label),
         )
+
+
+def _kind(candidate: Candidate) -> str:
+    if candidate.accepted:
+        return "passed"
+    return "tried" if candidate.p_value is None else "in the order"
 
 
 def _left_out(number: int) -> str:

@@ -150,6 +150,7 @@ def _roc(summary: Summary) -> Plot:
     drawn = {best: (summary.floors[best], OTHER), "model": (summary.model, MODEL)}
     _diagonal(axes)
     for name, (quality, colour) in drawn.items():
+        assert quality.roc is not None, "a floor has the model's pairs"
         axes.plot(
             quality.roc.false_positive_rate,
             quality.roc.true_positive_rate,
@@ -234,7 +235,7 @@ def svg(figure: Figure, name: str, label: str) -> Markup:
     stream = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": name}):
         figure.savefig(stream, format="svg", metadata=NO_METADATA, transparent=True)
-    view_box, body = re.search(r'<svg [^>]*viewBox="([^"]+)"[^>]*>(.*)</svg>', stream.getvalue(), re.DOTALL).groups()
+    [(view_box, body)] = re.findall(r'<svg [^>]*viewBox="([^"]+)"[^>]*>(.*)</svg>', stream.getvalue(), re.DOTALL)
     body = re.sub(r"<style.*?</style>", "", body, flags=re.DOTALL)  # its `*` rule would reach the whole page
     used = set(re.findall(r"#([\w-]+)", body))
     body = re.sub(r' id="([^"]+)"', lambda found: found[0] if found[1] in used else "", body)

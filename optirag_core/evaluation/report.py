@@ -75,7 +75,7 @@ def console_table(summary: Summary) -> str:
 def _worth_rows(worth: Worth | None) -> list[tuple[str, str]]:
     if worth is None:
         return []
-    if worth.both is None:
+    if worth.evidence is None or worth.both is None or worth.over_evidence is None:
         return [("LLM alone", number(worth.llm.auc))]
     added = worth.over_evidence.auc
     return [

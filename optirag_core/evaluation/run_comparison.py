@@ -36,11 +36,11 @@ def compare_runs(settings: Settings, before: str, after: str) -> tuple[Compariso
     """
     storage = open_storage(settings.workspace, settings.storage)
     manifests = {name: committed(Run(storage, name)) for name in (before, after)}
-    runs = [_scored(settings, name, manifests[name]) for name in (before, after)]
-    pairs = joined_pairs(*(run.scores for run in runs))
+    old, new = (_scored(settings, name, manifests[name]) for name in (before, after))
+    pairs = joined_pairs(old.scores, new.scores)
     labels = _test_labels(Workspace(settings.workspace, settings.storage), manifests, after)
     compared = settings.compare
-    found = compare_pairs(*runs, pairs, top_k=compared.top_k, labels=labels, seed=settings.seed)
+    found = compare_pairs(old, new, pairs, top_k=compared.top_k, labels=labels, seed=settings.seed)
     users = user_metrics(pairs, None if isinstance(labels, str) else labels, compared.top_k)
     return found, users, {"before": manifests[before]["digest"], "scores": manifests[after]["digest"]}
 

@@ -1,7 +1,7 @@
 """What a scoring run did, as one self-contained HTML page and the same as JSON."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optirag_core.evaluation.html_page import html_page
@@ -48,7 +48,7 @@ def _numbers(run: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _shares(totals: Totals) -> list[tuple[str, str, list[tuple[object, int, float]]]]:
-    tables = [
+    tables: list[tuple[str, str, Sequence[tuple[object, int]], int]] = [
         ("Where pairs stopped", "Exit layer", sorted(totals.exits.items()), totals.scored),
         ("Why pairs were rejected", "Code", totals.rejects.most_common(), totals.rejected),
     ]

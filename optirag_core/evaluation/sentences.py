@@ -78,7 +78,7 @@ def standing(over_floor: Difference | None) -> Standing:
 
 def worth_sentences(worth: Worth) -> list[str]:
     """What each part adds to the other."""
-    if worth.over_evidence is None:
+    if worth.over_evidence is None or worth.over_llm is None:
         return ["The heads read no evidence: the LLM stands alone, and the floors above are what it compares with."]
     return [
         _adds("The LLM", "the evidence", worth.over_evidence),

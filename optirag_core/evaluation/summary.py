@@ -54,7 +54,8 @@ class Summary:
     def beaten_floors(self) -> list[str]:
         """Names of the floors whose AUC is below the model's; none where there is no AUC."""
         auc = self.model.auc
-        return [] if auc is None else [name for name, floor in self.floors.items() if floor.auc < auc]
+        floors = {name: floor.auc for name, floor in self.floors.items() if floor.auc is not None}
+        return [] if auc is None else [name for name, floor in floors.items() if floor < auc]
 
     def to_json(self) -> bytes:
         """Layers become texts; the rest keeps its type."""

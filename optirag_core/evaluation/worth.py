@@ -71,12 +71,10 @@ def worth(
         DataError: as for `binary_metrics`, or not one user per pair.
     """
 
-    def measured(scores: ArrayLike | None) -> Quality | None:
-        return None if scores is None else quality(labels, scores, users, seed=seed)
+    def measured(scores: ArrayLike) -> Quality:
+        return quality(labels, scores, users, seed=seed)
 
-    def gain(scores: ArrayLike | None, others: ArrayLike | None) -> Gain | None:
-        if scores is None or others is None:
-            return None
+    def gain(scores: ArrayLike, others: ArrayLike) -> Gain:
         losses = answer_losses(labels, scores), answer_losses(labels, others)
         return Gain(
             auc=bootstrap_auc_difference(labels, scores, others, seed, groups=users),
@@ -84,14 +82,13 @@ def worth(
         )
 
     evidence, full = by_layer.get(0), by_layer[max(by_layer)]
-    both = None if evidence is None else full
     return Worth(
         llm=measured(llm),
-        evidence=measured(evidence),
-        both=measured(both),
-        over_evidence=gain(both, evidence),
-        over_llm=gain(both, llm),
-        exits=gain(run, full),
+        evidence=None if evidence is None else measured(evidence),
+        both=None if evidence is None else measured(full),
+        over_evidence=None if evidence is None else gain(full, evidence),
+        over_llm=None if evidence is None else gain(full, llm),
+        exits=None if run is None else gain(run, full),
         layers={layer: binary_metrics(labels, by_layer[layer]) for layer in sorted(by_layer)},
         llm_over_floors={name: gain(llm, floor) for name, floor in (floors or {}).items()},
     )

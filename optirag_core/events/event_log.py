@@ -136,7 +136,9 @@ class EventLog:
 
     def _sorted_out(self, events: Sequence[UserEvent]) -> tuple[list[Stored], list[UserEvent]]:
         """What becomes of each event, and those that are new."""
-        outcomes, new, seen = [], [], {}
+        outcomes: list[Stored] = []
+        new: list[UserEvent] = []
+        seen: dict[bytes, bytes] = {}
         for event in events:
             digest = self._known.get(event.key) or seen.get(event.key)
             if digest is None:
@@ -176,7 +178,7 @@ class EventLog:
                     yield from contents
 
     def _contents(self, numbers: Sequence[int]) -> list[bytes]:
-        return [self._storage.read(segment_file(number)) for number in numbers]
+        return [self._storage.read(segment_file(number)) or b"" for number in numbers]
 
     def _take(self, events: Sequence[UserEvent | ErasedEvent]) -> None:
         """Apply the segment at the log's position; of erased events the ids are noted."""

@@ -174,9 +174,9 @@ class Evidence:
             raise DataError(f"evidence: {num_wrong:,} pairs have {reason}")
 
     def _asked(self, pairs: pa.Table) -> Asked:
-        if self.timed:
+        if self._times is not None:
             moments = pc.fill_null(pairs["as_of"].cast(pa.int64()), np.iinfo(np.int64).max)
-            before = np.searchsorted(self._times, moments.to_numpy())
+            before = np.searchsorted(self._times, np.asarray(moments))
         else:
             positions = pc.fill_null(pairs["as_of_position"], LAST_POSITION)
             before = np.maximum(positions.to_numpy().astype(np.int64), 0)

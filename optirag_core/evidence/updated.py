@@ -7,6 +7,7 @@ from collections import ChainMap
 from collections.abc import MutableMapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import Any, Self
 
 import numpy as np
@@ -62,7 +63,7 @@ class UpdatedEvidence(Evidence):
             if event.order < layer.latest.get(own, ALWAYS) or earlier[place] < known[COUNT, place]:
                 continue
             layer.latest[own] = event.order
-            self._count(layer, keys, event, known[:, place], layer.counts[OWN].sum(own), event.order)
+            self._count(layer, keys, event, known[:, place], np.array(layer.counts[OWN].sum(own)), event.order)
 
     def continued(self, events: Sequence[Rated], moment: int | None) -> Self:
         """The same evidence with events of a single call, oldest first: they count at its moment, whatever their order.
@@ -93,11 +94,11 @@ class UpdatedEvidence(Evidence):
         asked = Asked(user, known.item, moments)
         used = [layer for layer in self._layers if len(layer.counts[OWN])]
         parts = [self.summed(self._counts, known), *(self.summed(layer.counts, asked) for layer in used)]
-        return [sum(columns) for columns in zip(*parts, strict=True)]
+        return [reduce(np.add, columns) for columns in zip(*parts, strict=True)]
 
     def _count(
         self, layer: _Layer, keys: Sequence[Sequence[int]], event: Rated, in_files: np.ndarray,
-        so_far: Sequence[float], order: int,
+        so_far: np.ndarray, order: int,
     ) -> None:  # fmt: skip
         """Add from an order on what the event says more than the files and earlier events of the same pair.
 
@@ -129,7 +130,7 @@ class UpdatedEvidence(Evidence):
 
     def _in_files(self, asked: Asked, before: np.ndarray | None) -> np.ndarray:
         """[3, N] of the files' rows of exactly these pairs: at most one each."""
-        if before is not None and self.timed:
+        if before is not None and self._times is not None:
             before = np.searchsorted(self._times, before)
         return self._counts[OWN].sums(own_keys(asked, len(self._items)), before)
 

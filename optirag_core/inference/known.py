@@ -9,7 +9,7 @@ from typing import Self
 
 import numpy as np
 
-from optirag_core.data.histories import Histories, Past, Shown
+from optirag_core.data.histories import LATEST, Histories, Past, Shown
 from optirag_core.events.event import UserEvent
 from optirag_core.evidence.updated import Rated, UpdatedEvidence
 from optirag_core.prompting.assembly import HistoryEntry, Request
@@ -53,8 +53,8 @@ class Known:
     def take_in(self, events: Sequence[UserEvent]) -> None:
         """Events of items that are known; each has a time where all interactions have one."""
         append, timed = self.histories.append, self.histories.timed
-        positions = [append(event.user_id, event.item_id, event.rating, event.time) for event in events]
-        orders = [event.time for event in events] if timed else positions
+        arrived = [append(event.user_id, event.item_id, event.rating, event.time) for event in events]
+        orders = [each.time if timed else each.position for each in arrived]
         self.evidence.add(
             [self._rated(event.user_id, event, order) for event, order in zip(events, orders, strict=True)]
         )
@@ -68,15 +68,16 @@ class Known:
         Args:
             entries: of items that are known; at or after the request's moment they say nothing.
         """
-        past, timed = self.past(request), self.histories.timed
-        before = [entry for entry in entries if None in (entry.time, past.moment) or entry.time < past.moment]
-        if not before:
+        past, timed, user_id = self.past(request), self.histories.timed, request.user_id
+        moment = LATEST if past.moment is None else past.moment
+        before = [entry for entry in entries if entry.time is None or entry.time < moment]
+        if user_id is None or not before:
             return self
-        rated = [self._rated(request.user_id, entry, 0) for entry in before]
+        rated = [self._rated(user_id, entry, 0) for entry in before]
         shown = [Shown(entry.item_id, float(entry.rating)) for entry in before]
         return replace(
             self,
-            histories=self.histories.continued(request.user_id, shown),
+            histories=self.histories.continued(user_id, shown),
             evidence=self.evidence.continued(rated, past.moment if timed else past.position),
             tells_more=True,
         )

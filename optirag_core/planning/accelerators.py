@@ -96,6 +96,15 @@ class Device:
     def holds(self, memory: float) -> bool:
         return self.room is None or memory <= self.room
 
+    def shortage(self, memory: float, process: str) -> str | None:
+        """That the bytes of a process do not fit, in words; None where they do."""
+        if self.room is None or memory <= self.room:
+            return None
+        return (
+            f"DOES NOT FIT: it needs {memory / GIB:.1f} GiB per {process}, and {self.accelerator.name} has "
+            f"{self.room / GIB:.1f} GiB to fill"
+        )
+
 
 def device_of(settings: Settings, processes: WorkersSettings | ActorsSettings, cpu: Accelerator) -> Device:
     """The device of a training's workers, or of the scorers.
@@ -107,13 +116,16 @@ def device_of(settings: Settings, processes: WorkersSettings | ActorsSettings, c
     Raises:
         ConfigError: a GPU is reserved, of no type or of one without figures.
     """
-    plan, scorers = settings.plan, isinstance(processes, ActorsSettings)
-    number = processes.num_scorers if scorers else max(1, processes.num_workers)
-    gpus = processes.num_gpus_per_scorer if scorers else processes.num_gpus_per_worker
+    plan = settings.plan
+    if isinstance(processes, ActorsSettings):
+        number, gpus = processes.num_scorers, processes.num_gpus_per_scorer
+    else:
+        number, gpus = max(1, processes.num_workers), processes.num_gpus_per_worker
     if not gpus:
         if settings.ray.address != "local":
             return Device(cpu, 1.0, None)
-        share = min(1.0, psutil.cpu_count() / (number * min(processes.torch_threads, psutil.cpu_count())))
+        threads = psutil.cpu_count() or 1
+        share = min(1.0, threads / (number * min(processes.torch_threads, threads)))
         return Device(cpu, share, cpu.memory_gib * GIB * plan.memory_share / number)
     gpu = accelerator(plan.accelerator_type or processes.accelerator_type)
     share = min(1.0, gpus)

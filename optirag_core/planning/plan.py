@@ -10,7 +10,7 @@ from transformers import PreTrainedConfig
 from optirag_core.config.run import ActorsSettings, WorkersSettings
 from optirag_core.config.settings import Settings
 from optirag_core.engine.cost import ModelShape
-from optirag_core.planning.accelerators import GIB, Device, device_of, measured_cpu
+from optirag_core.planning.accelerators import Device, device_of, measured_cpu
 from optirag_core.planning.counts import Counts, count
 from optirag_core.planning.llm import Way, computes_in, num_parameters, planned_config
 from optirag_core.planning.memory import FLOAT32_BYTES, scoring_memory
@@ -141,7 +141,7 @@ def _scored(subject: _Subject, job: str, prompts: float, candidates: float, pass
     return Stage(
         job, f"{job}, {round(prompts * candidates):,} pairs", number, device, memory, flops,
         device.hours(flops / number, dtype, utilization),
-        notes=[] if device.holds(memory) else [_too_large(device, memory)],
+        notes=_shortage(device, memory),
     )  # fmt: skip
 
 
@@ -154,16 +154,15 @@ def _exit_heads(subject: _Subject) -> Stage:
     llm = subject.num_parameters * computes_in(settings).itemsize  # the worker loads it whole
     memory = llm + answers * heads * subject.shape.width * FLOAT32_BYTES
     hours = device.hours(flops / number, torch.float32, _training(settings, device))
-    notes = [] if device.holds(memory) else [_too_large(device, memory)]
-    return Stage("train_exit_heads", "train_exit_heads", number, device, memory, flops, hours, notes=notes)
+    return Stage(
+        "train_exit_heads", "train_exit_heads", number, device, memory, flops, hours, notes=_shortage(device, memory)
+    )
 
 
 def _training(settings: Settings, device: Device) -> float:
     return settings.plan.training_utilization or device.accelerator.training_utilization
 
 
-def _too_large(device: Device, memory: float) -> str:
-    return (
-        f"DOES NOT FIT: it needs {memory / GIB:.1f} GiB per process, and {device.accelerator.name} has "
-        f"{device.room / GIB:.1f} GiB to fill: take a larger one, or engine.dtype bfloat16 for scorers"
-    )
+def _shortage(device: Device, memory: float) -> list[str]:
+    shortage = device.shortage(memory, "process")
+    return [f"{shortage}: take a larger one, or engine.dtype bfloat16 for scorers"] if shortage else []

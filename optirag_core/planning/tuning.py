@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 import torch
 from transformers import PreTrainedConfig
@@ -76,7 +76,7 @@ class PlannedTuning:
 
     def advice(self, device: Device, needed: float) -> str:
         """Whether a worker's bytes fit, and what holds them otherwise."""
-        ways = [(parallelism, recompute) for parallelism in ("ddp", "fsdp") for recompute in (False, True)]
+        ways = [(parallelism, recompute) for parallelism in get_args(Parallelism) for recompute in (False, True)]
         found = {way: self.least_workers(device, way[0], recompute=way[1]) for way in ways}
         held = "; ".join(
             f"{parallelism}{' with recompute' if recompute else ''} from {number} worker{'s' if number > 1 else ''} on"
@@ -88,9 +88,5 @@ class PlannedTuning:
             if held
             else f"not held by {MOST_WORKERS} workers: take a larger one, or lower prompt.max_tokens"
         )
-        if device.holds(needed):
-            return held
-        return (
-            f"DOES NOT FIT: it needs {needed / GIB:.1f} GiB per worker, and {device.accelerator.name} has "
-            f"{device.room / GIB:.1f} GiB to fill; {held} (training.llm.parallelism, recompute, num_workers)"
-        )
+        shortage = device.shortage(needed, "worker")
+        return f"{shortage}; {held} (training.llm.parallelism, recompute, num_workers)" if shortage else held

@@ -98,7 +98,7 @@ def busiest_tokens(batch_tokens: int, tokens: float, longest: int, num_workers: 
 
 
 def scoring_flops(
-    shape: ModelShape, prompts: int, candidates: float, prefix_tokens: float, suffix_tokens: float
+    shape: ModelShape, prompts: float, candidates: float, prefix_tokens: float, suffix_tokens: float
 ) -> float:
     """Of packed groups at full depth."""
     number = max(1, round(candidates))

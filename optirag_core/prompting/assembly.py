@@ -122,10 +122,10 @@ class PromptAssembler:
             for request, users, parts, of in zip(requests, found, usable, known, strict=True)
         ]
 
-    def _known(self, requests: Sequence[Request], candidates: Sequence[Sequence[str]]) -> Sequence[np.ndarray | None]:
-        """[n, F] features of each request's candidates at its moment; None where nobody reads them."""
+    def _known(self, requests: Sequence[Request], candidates: Sequence[Sequence[str]]) -> Sequence[np.ndarray]:
+        """[n, F] features of each request's candidates at its moment; F = 0 where nobody reads them."""
         if self._evidence is None:
-            return [None] * len(requests)
+            return [np.empty((len(items), 0)) for items in candidates]
         features = self._evidence.evidence.features(self._pairs(requests, candidates))
         return np.split(features, np.cumsum([len(items) for items in candidates])[:-1]) if requests else []
 
@@ -143,14 +143,15 @@ class PromptAssembler:
 
     def _assemble(
         self, request: Request, similar_users: Sequence[Neighbour], candidates: Sequence[str],
-        rejects: Sequence[Reject], known: np.ndarray | None,
+        rejects: Sequence[Reject], known: np.ndarray,
     ) -> Assembled:  # fmt: skip
-        words = {}
-        if self._builder.says_evidence and known is not None:
-            words = dict(zip(candidates, item_words(self._evidence.evidence.names, known), strict=True))
+        words: Mapping[str, ItemWords] = {}
+        evidence = self._evidence
+        if evidence is not None and self._builder.says_evidence:
+            words = dict(zip(candidates, item_words(evidence.evidence.names, known), strict=True))
         prompt, fitting, too_long = self._build(request, candidates, similar_users, words)
-        if prompt and known is not None:
-            rows = self._evidence.model.standardise(known).tolist()
+        if prompt and evidence is not None:
+            rows = evidence.model.standardise(known).tolist()
             row_of = dict(zip(candidates, rows, strict=True))
             group = replace(prompt.group, evidence=[row_of[item_id] for item_id in fitting])
             prompt = replace(prompt, group=group)
@@ -180,6 +181,7 @@ class PromptAssembler:
         return prompt if fitting else None, fitting, rejects
 
     def _context(self, request: Request, candidates: Sequence[str], similar_users: Sequence[Neighbour]) -> Context:
+        assert request.user_id is not None, "nobody's pairs are rejects"
         histories, limit = self._histories, self._settings.max_similar_history
         past = histories.past(
             request.user_id, as_of=request.as_of, as_of_position=request.as_of_position, hide=set(candidates)

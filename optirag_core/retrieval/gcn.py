@@ -33,7 +33,7 @@ class Gcn(nn.Module):
             self.embedding = nn.Embedding(num_nodes, settings.embedding_dim)
             nn.init.xavier_uniform_(self.embedding.weight)
         self.fixed = fixed_layer_weights(settings)
-        self.learned = nn.Parameter(torch.zeros(settings.num_layers)) if self.fixed is None else None
+        self.learned = None if self.fixed else nn.Parameter(torch.zeros(settings.num_layers))
 
     @property
     def layer_weights(self) -> Sequence[float] | Tensor:
@@ -55,7 +55,7 @@ class Gcn(nn.Module):
         """
         layer, total = raw, torch.zeros_like(raw)
         for weight in self.layer_weights:
-            layer = _SymmetricProduct.apply(adjacency, layer)
+            layer = _SymmetricProduct.apply(adjacency, layer)  # type: ignore[no-untyped-call]  # torch's
             total = total + weight * layer if self.learned is not None else total.add(layer, alpha=weight)
         return total
 
@@ -105,10 +105,10 @@ class _SymmetricProduct(torch.autograd.Function):
         return None, ctx.matrix @ gradient
 
 
-def fixed_layer_weights(settings: RetrieverSettings) -> tuple[float, ...] | None:
-    """[K] where `aggregate` gives them; None where they are learned."""
+def fixed_layer_weights(settings: RetrieverSettings) -> tuple[float, ...]:
+    """[K] where `aggregate` gives them; none where they are learned."""
     if settings.aggregate == "weighted":
-        return settings.layer_weights
+        return settings.layer_weights or ()
     if settings.aggregate == "last":
         return (*[0.0] * (settings.num_layers - 1), 1.0)
     return (1.0 / settings.num_layers,) * settings.num_layers

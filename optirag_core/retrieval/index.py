@@ -78,11 +78,11 @@ class UserIndex:
         rows = np.arange(len(ids), dtype=np.int32)
         if num_interactions is not None:
             rows = rows[num_interactions >= settings.min_history]
-        if len(rows) == 0:
-            raise ConfigError(
-                f"index.min_history {settings.min_history} leaves none of {len(ids):,} users to be similar to others: "
-                f"lower it, the most active user has {num_interactions.max()} training interactions"
-            )
+            if len(rows) == 0:
+                raise ConfigError(
+                    f"index.min_history {settings.min_history} leaves none of {len(ids):,} users to be similar to "
+                    f"others: lower it, the most active user has {num_interactions.max()} training interactions"
+                )
         vectors = np.ascontiguousarray(embeddings.numpy(), dtype=np.float32)
         return cls(ids, embeddings, filled_index(vectors, rows, settings, seed=seed), rows, settings.candidates)
 

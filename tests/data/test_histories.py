@@ -301,7 +301,7 @@ def test_a_calls_own_entries_come_behind_all_and_stay_in_the_call():
 
 def test_items_of_training_and_of_events():
     tested = Histories.of(UNTIMED)
-    position = tested.append("a", "new", 4, None)
+    position = tested.append("a", "new", 4, None).position
     assert (position, tested.training_items("a"), tested.training_items("nobody")) == (5, ["x", "y"], [])
     assert ids(tested.events_of(tested.past("a"))) == "new"
     assert tested.events_of(tested.past("a", as_of_position=5)) == tested.events_of(tested.past("b")) == []
