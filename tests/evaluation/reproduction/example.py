@@ -8,7 +8,7 @@ from optirag_core.evaluation.reproduction.plots.bars import draw_exit_layers, dr
 from optirag_core.evaluation.reproduction.plots.curves import Step, draw_by_layer, draw_reliability, draw_sweep
 from optirag_core.evaluation.reproduction.plots.marks import Words
 from optirag_core.evaluation.reproduction.plots.pareto import Choice, draw_pareto
-from optirag_core.evaluation.reproduction.plots.slices import Slice, draw_slices
+from optirag_core.evaluation.reproduction.plots.slices import Row, draw_slices
 
 MODELS = {
     "DeepFM": 0.7012, "DIN": 0.7120, "GRU4Rec": 0.6841, "AutoInt": 0.7044, "DCNv2": 0.7101, "WuKong": 0.7150,
@@ -162,10 +162,10 @@ def our_pictures() -> list[Picture]:
         for name, power in (("LLM", 1.4), ("evidence", 0.9), ("both", 1.05))
     }
     lengths = [
-        Slice(name, pairs, {"both": near(auc, 900 / pairs), "evidence": near(auc - 0.01, 950 / pairs)})
+        Row(name, pairs, {"both": near(auc, 900 / pairs), "evidence": near(auc - 0.01, 950 / pairs)})
         for name, pairs, auc in (("3-5", 12_411, 0.69), ("6-14", 20_122, 0.72), ("15 and more", 19_635, 0.76))
     ]
-    cold = [Slice("cold start", 8_120, {"both": near(0.66)}), Slice("known", 44_048, {"both": near(0.74)})]
+    cold = [Row("cold start", 8_120, {"both": near(0.66)}), Row("known", 44_048, {"both": near(0.74)})]
     exits = {"certified": {0: 312, 2: 18_000, 4: 9_120, 6: 24_736}}
     two = exits | {"paper's": {2: 3_000, 4: 21_120, 6: 28_048}}
     heads = {"trained heads": {layer: near(0.62 + 0.02 * layer) for layer in LAYERS}}

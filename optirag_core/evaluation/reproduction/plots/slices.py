@@ -28,15 +28,15 @@ SHIFT = 0.22
 
 
 @dataclass(frozen=True)
-class Slice:
-    """Some of the pairs."""
+class Row:
+    """Some of the pairs, as the plot shows them."""
 
     name: str
     pairs: int
     figures: Mapping[str, Figure]  # model -> its figure on them
 
 
-def draw_slices(words: Words, slices: Sequence[Slice], *, by: str, accuracy: str = "AUC") -> Picture | None:
+def draw_slices(words: Words, slices: Sequence[Row], *, by: str, accuracy: str = "AUC") -> Picture | None:
     """A row per slice, a point with its interval per model; a slice without any figure is left out.
 
     Args:

@@ -2,7 +2,7 @@
 
 from optirag_core.evaluation.reproduction.document import Figure
 from optirag_core.evaluation.reproduction.plots.marks import Words
-from optirag_core.evaluation.reproduction.plots.slices import Slice, draw_slices
+from optirag_core.evaluation.reproduction.plots.slices import Row, draw_slices
 from tests.evaluation.reproduction.plots.drawn import texts
 
 WORDS = Words("p", "Title", "Caption.")
@@ -10,9 +10,9 @@ WORDS = Words("p", "Title", "Caption.")
 
 def test_rows_of_models() -> None:
     slices = [
-        Slice("0-4", 1234, {"LLM": Figure(0.6, 0.5, 0.7), "both": Figure(0.65)}),
-        Slice("one class", 5, {"LLM": Figure(None), "both": Figure(float("nan"))}),
-        Slice("5 and more", 99, {"both": Figure(0.7)}),
+        Row("0-4", 1234, {"LLM": Figure(0.6, 0.5, 0.7), "both": Figure(0.65)}),
+        Row("one class", 5, {"LLM": Figure(None), "both": Figure(float("nan"))}),
+        Row("5 and more", 99, {"both": Figure(0.7)}),
     ]
     picture = draw_slices(WORDS, slices, by="history length")
     shown = texts(picture)
@@ -23,8 +23,8 @@ def test_rows_of_models() -> None:
 
 
 def test_one_slice_and_none() -> None:
-    picture = draw_slices(WORDS, [Slice("all", 10, {"LLM": Figure(0.6)})], by="x")
+    picture = draw_slices(WORDS, [Row("all", 10, {"LLM": Figure(0.6)})], by="x")
     assert "LLM" not in texts(picture)
     assert picture.caption == "Caption."
-    assert draw_slices(WORDS, [Slice("all", 10, {"LLM": Figure(None)})], by="x") is None
+    assert draw_slices(WORDS, [Row("all", 10, {"LLM": Figure(None)})], by="x") is None
     assert draw_slices(WORDS, [], by="x") is None
