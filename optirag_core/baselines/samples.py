@@ -89,12 +89,13 @@ class Samples:
         """
         rows, known = dataset.interactions, _Known.of(dataset.interactions)
         splits = {name: pc.equal(rows["split"], name).to_numpy() for name in SPLITS}
-        enough = known.num_past >= settings.dataset.min_history
-        train = enough & (splits["train"] | splits["tune"])
+        num_past, least = known.num_past, settings.baselines.min_history
+        train = (num_past >= least) & (splits["train"] | splits["tune"])
+        validation = (num_past >= settings.dataset.min_history) & splits["validation"]
         if not train.any():
             raise DataError(
-                f"baselines: none of {len(rows):,} interactions has {settings.dataset.min_history} earlier ones of its "
-                "user and is outside of validation and test: lower dataset.min_history, or give more interactions"
+                f"baselines: none of {len(rows):,} interactions is outside of validation and test and has {least} "
+                "earlier ones of its user: lower baselines.min_history, or give more interactions"
             )
         fields = _fields(dataset, train, settings.baselines.min_count, attributes, profile)  # F times [N]
         labels = rows["label"].to_numpy()
@@ -103,11 +104,11 @@ class Samples:
         def pairs(chosen: np.ndarray, moments: np.ndarray) -> Pairs:
             """Some interactions, each with what was known at the moment of another."""
             columns = np.column_stack([ids[chosen] for ids in fields])
-            lengths = np.minimum(known.num_past[moments], longest)
+            lengths = np.minimum(num_past[moments], longest)
             of = (columns, known.end[moments], lengths, labels[chosen].astype(np.float32))
             return Pairs(*map(torch.from_numpy, of))
 
-        trained, validated = np.flatnonzero(train), np.flatnonzero(enough & splits["validation"])
+        trained, validated = np.flatnonzero(train), np.flatnonzero(validation)
         tested = np.flatnonzero(splits["test"] & _asked(dataset, settings))
         return cls(
             vocabularies=Vocabularies(tuple(int(ids[trained].max()) + 1 for ids in fields), longest),

@@ -46,7 +46,8 @@ def slow_rows(dataset, settings, split):
             row["user_id"], as_of_position=moment["position"],
             as_of=int(moment["event_time"].timestamp() * 1e6) if timed else None, hide={row["item_id"]},
         )  # fmt: skip
-        if len(histories.of_target(past, limit=10_000)) < settings.dataset.min_history:
+        least = (settings.baselines if split == "train" else settings.dataset).min_history
+        if len(histories.of_target(past, limit=10_000)) < least:
             continue
         shown = histories.of_target(past, limit=settings.prompt.max_history)
         liked = settings.dataset.like_threshold
@@ -56,9 +57,12 @@ def slow_rows(dataset, settings, split):
 
 
 @pytest.mark.parametrize("timed", [False, True])
-@pytest.mark.parametrize("method", ["last_share", "leave_last_out"])
-def test_pairs_are_those_of_a_loop_with_the_prompts_own_histories(timed, method):
-    settings = settings_of(dataset={"like_threshold": 3, "split": {"method": method, "tune_share": 0.2}})
+@pytest.mark.parametrize(("method", "min_history"), [("last_share", 0), ("leave_last_out", 3)])
+def test_pairs_are_those_of_a_loop_with_the_prompts_own_histories(timed, method, min_history):
+    settings = settings_of(
+        dataset={"like_threshold": 3, "split": {"method": method, "tune_share": 0.2}},
+        baselines={"min_history": min_history},
+    )
     dataset = random_dataset(settings, timed=timed)
     samples = samples_of(dataset, settings)
     expected = {split: slow_rows(dataset, settings, split) for split in ("train", "validation", "test")}
@@ -125,7 +129,7 @@ def test_ids_by_hand():
     """u0 rates i0 ... i5: with one earlier rating needed, i1 ... i3 are trained on, i4 validates, i5 is the test."""
     settings = settings_of(
         dataset={"like_threshold": 3, "min_history": 1, "split": {"method": "leave_last_out", "tune_share": 0}},
-        baselines={"min_count": 1}, prompt={"template": "books", "max_history": 2},
+        baselines={"min_count": 1, "min_history": 1}, prompt={"template": "books", "max_history": 2},
     )  # fmt: skip
     items = np.arange(6)
     dataset = dataset_of(np.zeros(6, int), items, np.array([5, 1, 4, 2, 5, 3]), settings, timed=True)
@@ -140,7 +144,6 @@ def test_ids_by_hand():
 
 
 def test_too_little_to_train_on_is_an_error():
-    settings = settings_of(dataset={"like_threshold": 3, "min_history": 100})
-    dataset = random_dataset(settings_of(), timed=False)
-    with pytest.raises(DataError, match=r"none of \d+ interactions has 100 earlier ones"):
-        samples_of(dataset, settings)
+    settings = settings_of(baselines={"min_history": 100})
+    with pytest.raises(DataError, match=r"none of \d+ interactions is outside .* and has 100 earlier ones"):
+        samples_of(random_dataset(settings, timed=False), settings)

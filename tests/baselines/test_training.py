@@ -18,12 +18,12 @@ def samples_of(dataset, settings):
 
 
 def tastes(settings, *, num_users, num_items, seed=0, shuffled=False):
-    """A user likes what has the sign of its own taste, nine times out of ten; shuffled, nothing but chance."""
+    """Some users like more than others, and some items are liked more, but for one in ten; shuffled, all is chance."""
     rng = np.random.default_rng(seed)
     users = np.repeat(np.arange(num_users), 20)
     items = np.concatenate([rng.permutation(num_items)[:20] for _ in range(num_users)])
-    likes = (rng.normal(size=num_users)[users] * rng.normal(size=num_items)[items] > 0) ^ (rng.random(len(users)) < 0.1)
-    ratings = np.where(likes, 5, 1)
+    likes = rng.normal(size=num_users)[users] + rng.normal(size=num_items)[items] > 0
+    ratings = np.where(likes ^ (rng.random(len(users)) < 0.1), 5, 1)
     if shuffled:
         rng.shuffle(ratings)
     order = rng.permutation(len(users))
@@ -93,12 +93,12 @@ def test_without_validation_pairs_all_epochs_are_trained(settings):
 def test_a_taste_is_learned_and_shuffled_labels_are_not(name):
     """300 users with 20 ratings of 40 items: 600 test pairs, whose AUC by chance has a standard error of 0.024."""
     settings = settings_of(
-        baselines={"num_trials": 3, "max_epochs": 30, "batch_size": 256, "learning_rates": [3e-3], "patience": 4}
+        baselines={"num_trials": 2, "max_epochs": 15, "batch_size": 256, "learning_rates": [3e-3], "hidden": [16]}
     )
     aucs = [
         train_baseline(samples, name, settings.baselines, 0).metrics(samples)["test_auc"]
         for shuffled in (False, True)
         for samples in [samples_of(tastes(settings, num_users=300, num_items=40, shuffled=shuffled), settings)]
     ]
-    assert aucs[0] > 0.7
+    assert aucs[0] > 0.75
     assert abs(aucs[1] - 0.5) < 0.08
