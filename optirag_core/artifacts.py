@@ -45,6 +45,8 @@ MADE_BY = {
     "scores": "score",
     "reports": "evaluate",
     "comparisons": "compare",
+    "measurements": "reproduce",
+    "reproductions": "reproduce",
 }
 """Kind -> the job that makes it."""
 TRAININGS = ".training"
@@ -118,7 +120,7 @@ class Workspace:
     def publish(self, kind: str, version: str, files: Path, manifest: Mapping[str, Any]) -> None:
         """`save` with a manifest that is there, without reading back what was written."""
         if isinstance(self._storage, LocalStorage):
-            self._publish_local(kind, version, files, manifest)
+            self._publish_local(self._storage.root, kind, version, files, manifest)
         else:
             # The manifest of an older attempt must not stand beside the files of this one.
             self._storage.delete(f"{kind}/{version}/{MANIFEST}")
@@ -155,7 +157,7 @@ class Workspace:
             version = self.latest(kind, named or LATEST)
         if version is not None and _is_name(version):
             text = self._storage.read(f"{kind}/{version}/{MANIFEST}")
-        if text is None:
+        if version is None or text is None:
             found = version or named
             wanted, job = kind if found is None else f"{kind}/{found}", MADE_BY.get(kind, "JOB")
             raise ArtifactMissing(
@@ -187,9 +189,9 @@ class Workspace:
                 self._storage.upload(path, f"{folder}/{path.relative_to(files).as_posix()}")
         self._storage.write(f"{folder}/{MANIFEST}", manifest_text(manifest).encode())
 
-    def _publish_local(self, kind: str, version: str, files: Path, manifest: Mapping[str, Any]) -> None:
+    def _publish_local(self, root: Path, kind: str, version: str, files: Path, manifest: Mapping[str, Any]) -> None:
         """Show the whole folder at once."""
-        folder = self._storage.root / kind
+        folder = root / kind
         target = folder / version
         staging, replaced = (folder / f".{state}-{uuid.uuid4().hex}" for state in ("staging", "replaced"))
         try:

@@ -82,6 +82,12 @@ class PretrainedSettings(TuningSettings):
     select_epoch: bool = True
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 is for GPUs: 6-8x slower on CPUs")
 
+    @property
+    def place(self) -> str:
+        """`path`, where `llm.init` is pretrained."""
+        assert self.path is not None, "`LlmSettings` has refused it"
+        return self.path
+
     @model_validator(mode="after")
     def _muon_has_matrices(self) -> Self:
         if self.tuning == "lora" and self.muon_learning_rate is not None:

@@ -131,7 +131,7 @@ def _tokenizer(settings: Settings, workspace: Workspace) -> PreTrainedTokenizerB
     """The LLM's, where that is on this machine, or is the small one of the workspace."""
     if settings.llm.init == "scratch":
         return load_tokenizer(workspace.open("llm").path) if workspace.has("llm") else None
-    path = settings.llm.pretrained.path
+    path = settings.llm.pretrained.place
     return load_tokenizer(pretrained_place(path)) if is_here(path) else None
 
 

@@ -49,7 +49,7 @@ def planned_config(settings: Settings) -> tuple[PreTrainedConfig, str]:
         shape = settings.llm.scratch.shape
         config = scratch_config(shape, vocab_size=shape.vocab_size, max_tokens=settings.prompt.max_tokens)
         return config, "the shape of llm.scratch.shape"
-    path = settings.llm.pretrained.path
+    path = settings.llm.pretrained.place
     if config := config_at_hand(path):
         return config, f"the shape of {path}"
     return VICUNA_7B, f"Vicuna-7B's shape (lmsys/vicuna-7b-v1.5), as {path} is not at hand"
