@@ -23,7 +23,7 @@ QUIET_LOGGERS = ("ray", "ray.data", "ray.train", "matplotlib", "faiss.loader")
 """Libraries whose INFO lines would drown the jobs' own."""
 
 
-def run_job(job: Callable[..., None], *, arguments: Sequence[str] = ()) -> None:
+def run_job(job: Callable[..., object], *, arguments: Sequence[str] = ()) -> None:
     """Parse `sys.argv`, run `job(settings, **arguments)`, turn an `OptiragError` into one line and exit code 2.
 
     With `--plan` what the job will need is printed, with `--dry-run` all settings that it would have, and nothing run.

@@ -32,9 +32,8 @@ def explain(settings: Settings, *, user: str, item: str) -> None:
         raise DataError(f"user {user!r}, item {item!r}: {assembled.rejects[0].error}")
     scorer = open_scorer(settings, artifacts, device="cuda" if torch.cuda.is_available() else "cpu")
     group = assembled.prompt.group
-    [explained] = explain_group(
-        scorer, group, *scorer.score([group]).scores, EvidenceModel.open(artifacts["evidence"].path)
-    )  # fmt: skip
+    [scores] = scorer.score([group]).scores
+    [explained] = explain_group(scorer, group, scores, EvidenceModel.open(artifacts["evidence"].path))
     _print_similar_users(assembled)
     print(f"\nPrompt ({len(group.prefix)} shared tokens + {len(group.suffixes[0])} of the candidate)\n")
     print(tokenizer.decode([*group.prefix, *group.suffixes[0]]))

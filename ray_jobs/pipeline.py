@@ -6,6 +6,8 @@ python -m ray_jobs.pipeline --config ray_jobs/configs/bookcrossing-mini.yaml --d
 
 import logging
 import time
+from collections.abc import Callable
+from typing import Any
 
 from optirag_core.artifacts import Artifact
 from optirag_core.config.settings import Settings
@@ -22,10 +24,10 @@ from ray_jobs.train_retriever import train_retriever
 from ray_jobs.tune_llm import tune_llm
 
 log = logging.getLogger(__name__)
-TRAINING = (
+TRAINING: tuple[Callable[[Settings], Any], ...] = (
     prepare_data, fit_evidence, train_retriever, tune_llm, exit_features, train_exit_heads, calibrate_exits,
 )  # fmt: skip
-STAGES = (*TRAINING, score, evaluate)
+STAGES: tuple[Callable[[Settings], Any], ...] = (*TRAINING, score, evaluate)
 
 
 def pipeline(settings: Settings) -> Artifact:
@@ -34,7 +36,7 @@ def pipeline(settings: Settings) -> Artifact:
         for number, stage in enumerate(STAGES, start=1):
             log.info("[%d/%d] %s", number, len(STAGES), stage.__name__)
             started = time.monotonic()
-            artifact = stage(settings)
+            artifact: Artifact = stage(settings)
             log.info("[%d/%d] %s: %.1f s", number, len(STAGES), stage.__name__, time.monotonic() - started)
     return artifact
 

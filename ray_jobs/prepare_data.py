@@ -55,6 +55,7 @@ def _raw_folder(settings: Settings, scratch: Path) -> Path:
     if settings.dataset.source == "synthetic":
         write_synthetic(scratch, settings.dataset.synthetic, seed=settings.seed)
         return scratch
+    assert settings.dataset.path is not None, "`DatasetSettings` has refused it"
     folder = Path(settings.dataset.path)
     if not folder.is_dir():
         raise DataError(f"no folder {folder}: --data must name the folder with the publisher's raw files")

@@ -60,17 +60,17 @@ class Reporter:
         known = {name: value for name, value in figures.items() if value is not None}
         self._points.append(Progress(done, total, known, tokens))
         if time.monotonic() >= self._next_s:
-            self._write()
+            self._write(self._board)
 
     def close(self) -> None:
         """Returns when the board has everything, or does not answer: nothing else waits for it."""
         if self._board is not None:
-            ray.wait([self._write()], timeout=CLOSE_S)
+            ray.wait([self._write(self._board)], timeout=CLOSE_S)
 
-    def _write(self) -> ray.ObjectRef:
+    def _write(self, board: ActorHandle) -> ray.ObjectRef:
         points, self._points = self._points, []
         self._next_s = time.monotonic() + INTERVAL_S
-        return self._board.write.remote(points)
+        return board.write.remote(points)
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def progress_shown(name: str, unit: str, track: Callable[[Sequence[Progress]], N
     Yields:
         The board that a worker's `Reporter` writes to.
     """
-    board = ProgressBoard.remote()
+    board = ProgressBoard.remote()  # type: ignore[attr-defined]  # Ray adds it
     finished = threading.Event()
     watcher = threading.Thread(target=_watch, args=(board, finished, name, unit, track), daemon=True)
     watcher.start()

@@ -18,6 +18,7 @@ from typing import Any
 from optirag_core.artifacts import LATEST, scratch_folder
 from optirag_core.config.settings import Settings
 from optirag_core.errors import DataError
+from optirag_core.evaluation.run_comparison import committed
 from optirag_core.evaluation.run_page import PAGE, run_page
 from optirag_core.inference.opening import TRAINED, Artifacts, open_artifacts
 from optirag_core.inference.parts import check_prompts_fit
@@ -92,7 +93,7 @@ def _telling_commit(work: Work, run: Run, settings: Settings, events: RunEvents)
         yield
     finally:
         if work.committed and not before:
-            metrics = run.manifest()["metrics"]
+            metrics = committed(run)["metrics"]
             names = ("scored", "rejected", "rejects", "mean_exit_layer", "pairs_per_scorer_second")
             events.tell("run_committed", **{name: metrics[name] for name in names})
     if metrics and settings.tracking.pushgateway and settings.run.pointer == LATEST:

@@ -75,7 +75,7 @@ def through_stages(
     """
     actors = settings.actors
     check_actors(actors, settings.ray.wait_for_nodes_s)
-    board = RunBoard.remote(settings.run.max_attempts, tells=tell is not None)
+    board = RunBoard.remote(settings.run.max_attempts, tells=bool(tell))  # type: ignore[attr-defined]  # Ray adds it
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False  # the driver shows one for the pairs
     logging.getLogger("ray.data._internal.progress").setLevel(logging.ERROR)  # it would warn that they are off

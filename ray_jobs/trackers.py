@@ -80,7 +80,8 @@ def tracking(settings: TrackingSettings, recipe: Recipe) -> Iterator[Tracking]:
     Raises:
         ConfigError: MLflow is not installed or does not answer, or TensorBoard's folder cannot be written to.
     """
-    run, made = f"{recipe.kind}-{recipe.version}", []
+    run = f"{recipe.kind}-{recipe.version}"
+    made: list[Tracker] = []
     failed = True
     try:
         if settings.tensorboard:
@@ -164,7 +165,7 @@ class Mlflow:
     def close(self, *, failed: bool) -> None:
         self._tell(partial(self._client.set_terminated, status="FAILED" if failed else "FINISHED"))
 
-    def _tell(self, what: Callable[..., None]) -> None:
+    def _tell(self, what: Callable[..., object]) -> None:
         if self._run is None:
             return
         try:

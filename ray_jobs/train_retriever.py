@@ -44,7 +44,7 @@ def train_retriever(settings: Settings) -> Artifact:
     artifacts = open_artifacts(settings, "dataset")
     weights = None
     if settings.retriever.method == "text":
-        weights = weights_digest(pretrained_place(settings.retriever.text.encoder, setting=ENCODER))
+        weights = weights_digest(pretrained_place(settings.retriever.text.place, setting=ENCODER))
     recipe = retriever_recipe(settings, artifacts.digests, weights)
     retriever = recipe.made(artifacts.workspace) or _trained(settings, artifacts, recipe, weights)
     recipe = index_recipe(settings, {**artifacts.digests, "retriever": retriever.digest})
@@ -79,7 +79,7 @@ def _loop(config: dict[str, Any]) -> None:
         ranked = retrieval_metrics(trained.user_embeddings, trained.item_embeddings, graph, held_out)
         metrics = {**trained.metrics, **ranked}
     with results(worker, metrics) as folder:
-        if trained:
+        if folder and trained:
             save_vectors(folder, "user", graph.user_ids, trained.user_embeddings)
             save_vectors(folder, "item", graph.item_ids, trained.item_embeddings)
             if trained.item_fold_in is not None:
@@ -92,7 +92,8 @@ def _fitted(worker: Worker, graph: BipartiteGraph, held_out: pa.Table) -> Traine
         graph, held_out, settings,
         seed=worker.settings.seed, workers=worker.workers, checkpoints=worker.checkpoints,
         on_epoch=lambda epoch, entry: worker.progress(
-            epoch + 1, settings.max_epochs, **{name: value for name, value in entry.items() if name != "step"}
+            epoch + 1, settings.max_epochs, loss=entry["loss"], validation_loss=entry["validation_loss"],
+            recall_at_20=entry["recall_at_20"], ndcg_at_20=entry["ndcg_at_20"],
         ),
     )  # fmt: skip
 
@@ -100,7 +101,7 @@ def _fitted(worker: Worker, graph: BipartiteGraph, held_out: pa.Table) -> Traine
 def _read(worker: Worker, graph: BipartiteGraph, weights: str) -> TrainedRetriever | None:
     settings = worker.settings.retriever.text
     encoder = TextEncoder.load(
-        settings, verified_place(settings.encoder, weights, setting=ENCODER), device=worker.device
+        settings, verified_place(settings.place, weights, setting=ENCODER), device=worker.device
     )  # fmt: skip
     texts = NodeTexts.open(worker.settings, worker.artifacts["dataset"].path)
     read = read_retriever(graph, texts, encoder, workers=worker.workers, on_chunk=worker.progress)

@@ -36,7 +36,7 @@ def tune_llm(settings: Settings) -> Artifact:
     """Instruction-tune an LLM on the answers to the tuning samples."""
     artifacts = open_artifacts(settings, "dataset", "evidence", "retriever", "index")
     pretrained = settings.llm.init == "pretrained"
-    weights = weights_digest(pretrained_place(settings.llm.pretrained.path)) if pretrained else None
+    weights = weights_digest(pretrained_place(settings.llm.pretrained.place)) if pretrained else None
     recipe = llm_recipe(settings, artifacts.digests, weights)
     if done := recipe.made(artifacts.workspace):
         return done
@@ -61,29 +61,29 @@ def _loop(config: dict[str, Any]) -> None:
     mine = dataset.of_role("llm")
     held_out = labelled_samples(assembler, mine, "validation", max_users=VALIDATION_USERS)
     samples = _shots(settings, labelled_samples(assembler, mine, "tune"))
-    cold = []
+    cold: Sequence[Sample] = ()
     if tuning.cold_start_epochs:
         cold = _shots(settings, labelled_samples(assembler, mine, "tune", similar=False))
     tuned = TunedLlm(model, [], {})
     if llm.init == "scratch" or llm.pretrained.tuning != "none":
         tuned = _tuned(worker, model, answers, samples, cold, held_out)
     del model  # under FSDP it is this worker's part, and the tuned LLM comes to rank 0 whole
-    metrics = {}
-    if worker.rank == 0:
+    metrics, whole = {}, tuned.llm if worker.rank == 0 else None
+    if whole is not None:
         if llm.init == "pretrained":
-            tuned.llm.to(getattr(torch, llm.pretrained.dtype))
+            whole.to(getattr(torch, llm.pretrained.dtype))
         metrics = {
             "pretrained": llm.pretrained.path if llm.init == "pretrained" else None,
-            "num_parameters": sum(parameter.numel() for parameter in tuned.llm.parameters()),
+            "num_parameters": sum(parameter.numel() for parameter in whole.parameters()),
             "num_prompts": len(samples),
             "num_answers": sum(len(sample.labels) for sample in samples),
             "epoch_validation_losses": [epoch["validation_loss"] for epoch in tuned.epochs],
             "curve": tuned.curve,
-            **_validation(tuned.llm.to(worker.device), held_out, answers, tuning.batch_tokens),
+            **_validation(whole.to(worker.device), held_out, answers, tuning.batch_tokens),
         }
     with results(worker, metrics) as folder:
-        if folder:
-            save_llm(folder, tuned.llm, tokenizer)
+        if folder and whole is not None:
+            save_llm(folder, whole, tokenizer)
             save_answer_ids(folder, answers)
 
 
@@ -116,18 +116,18 @@ def _untuned(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """
     Args:
-        weights: digest of the pretrained LLM's files on the driver.
+        weights: digest of the pretrained LLM's files on the driver; None: it is trained from scratch.
 
     Raises:
         ArtifactMismatch: this worker finds other files.
     """
-    if settings.llm.init == "scratch":
+    if weights is None:
         shape = settings.llm.scratch.shape
         tokenizer = scratch_tokenizer(settings.prompt, dataset, shape.vocab_size, evidence=settings.evidence.prompt)
         model = llama_from_scratch(shape, tokenizer, max_tokens=settings.prompt.max_tokens, seed=settings.seed)
         return model, tokenizer
     pretrained = settings.llm.pretrained
-    place = verified_place(pretrained.path, weights)
+    place = verified_place(pretrained.place, weights)
     # Steps of 1e-4 vanish in bfloat16 weights: those that are trained are float32, a LoRA's adapters always are.
     model, tokenizer = load_llm(place, dtype="float32" if pretrained.tuning == "full" else pretrained.dtype)
     check_context(settings.prompt.max_tokens, model.config)

@@ -48,7 +48,7 @@ def create_api(service: Service) -> FastAPI:
 
     _add_lookups(api, service)
     api.router.routes.extend(page_routes())
-    api.add_exception_handler(Unanswered, _unanswered)
+    api.exception_handler(Unanswered)(_unanswered)
     answer_errors(api)
     return api
 

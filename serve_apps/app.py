@@ -150,7 +150,7 @@ def _contexts(settings: Settings) -> serve.Deployment:
 def _scorers(settings: Settings) -> serve.Deployment:
     """Prompt tokens -> p(yes): one GPU each, where there are any."""
     serving, actors = settings.serving, settings.actors
-    options = {"num_cpus": actors.num_cpus_per_scorer, "num_gpus": actors.num_gpus_per_scorer}
+    options: dict[str, Any] = {"num_cpus": actors.num_cpus_per_scorer, "num_gpus": actors.num_gpus_per_scorer}
     if actors.accelerator_type:
         options["accelerator_type"] = actors.accelerator_type
     if actors.memory_gib_per_scorer:

@@ -10,10 +10,18 @@ from serve_apps.version import Version
 
 
 @dataclass(frozen=True)
+class NamedRequest(Request):
+    """A request of which all is named, as a call's."""
+
+    user_id: str
+    item_ids: Sequence[str]
+
+
+@dataclass(frozen=True)
 class Call:
     """Candidates of one user, or a number of them to be found."""
 
-    request: Request  # without item_ids where candidates are asked for
+    request: NamedRequest  # without item_ids where candidates are asked for
     position: int = 0  # of the event log: what lies before it counts
     num_candidates: int = 0
     explain: bool = False

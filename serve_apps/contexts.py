@@ -68,7 +68,9 @@ class ContextBuilder:
         Raises:
             ArtifactError: the version cannot be opened.
         """
-        opened = self._opened.get(version.key) or await asyncio.wrap_future(self._opening.submit(self._open, version))
+        opened = self._opened.get(version.key)
+        if opened is None:
+            opened = await asyncio.wrap_future(self._opening.submit(self._open, version))
         opened.asked = time.monotonic()
         await _reach(opened.log, call.position)
         return _context(opened.contexts, call)

@@ -43,7 +43,7 @@ class Scores:
 class _Call:
     group: UserGroup
     policy: str
-    future: Future = field(default_factory=Future)
+    future: Future[Scores] = field(default_factory=Future)
     came: float = field(default_factory=time.perf_counter)
     began: float = 0.0
     alone: bool = False  # its row failed among others
@@ -65,7 +65,7 @@ class EngineLoop:
         """
         self._scorers, self._max_tokens = dict(scorers), max_tokens
         self._arrived: deque[_Call] = deque()
-        self._asked: deque[tuple[Callable[[], Any], Future]] = deque()
+        self._asked: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._running: dict[tuple[str, int], _Call] = {}  # by policy and number in its scorer
         self._tokens = 0  # of what runs
         self.num_steps = 0  # that have ended
@@ -95,7 +95,7 @@ class EngineLoop:
 
     async def ask(self, question: Callable[[], Any]) -> Any:
         """What a function says that uses the scorers, such as a trace; called between two steps."""
-        future: Future = Future()
+        future: Future[Any] = Future()
         with self._wake:
             self._refuse_after_the_end()
             self._asked.append((question, future))
@@ -197,7 +197,7 @@ class EngineLoop:
         call.future.set_result(Scores(group.scores, call.began - call.came, now - call.began))
 
 
-def _settle(future: Future, question: Callable[[], Any]) -> None:
+def _settle(future: Future[Any], question: Callable[[], Any]) -> None:
     try:
         future.set_result(question())
     except (torch.OutOfMemoryError, OptiragError) as error:

@@ -32,9 +32,9 @@ log = logging.getLogger(__name__)
 
 def answer_errors(app: FastAPI) -> None:
     """Give the app handlers for all that its routes raise. Call it last: its middleware has to be the outermost."""
-    app.add_exception_handler(RequestValidationError, _wrong_fields)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(OptiragError, _optirag)
+    app.exception_handler(RequestValidationError)(_wrong_fields)
+    app.exception_handler(HTTPException)(_http)
+    app.exception_handler(OptiragError)(_optirag)
     app.add_middleware(AnswerUnforeseen)
 
 

@@ -82,7 +82,7 @@ class Front:
     host: str
     port: int
     pid: int
-    _process: subprocess.Popen = field(repr=False)
+    _process: subprocess.Popen[bytes] = field(repr=False)
 
     def stop(self, grace_s: float = 10.0) -> None:
         """No new connections; what is being answered has `grace_s` to end."""

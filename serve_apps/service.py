@@ -18,9 +18,9 @@ from optirag_core.engine.groups import PairScore
 from optirag_core.events.event import UserEvent
 from optirag_core.events.event_log import Stored
 from optirag_core.inference.explain import Explanation
-from optirag_core.prompting.assembly import HistoryEntry, Request
+from optirag_core.prompting.assembly import HistoryEntry
 from serve_apps import schemas
-from serve_apps.calls import Call, Context, Refused, Reply
+from serve_apps.calls import Call, Context, NamedRequest, Refused, Reply
 from serve_apps.meters import IngressMeters
 from serve_apps.remote import awaited
 from serve_apps.version import Version
@@ -71,7 +71,7 @@ class Service:
 
     async def recommend(self, asked: schemas.RecommendRequest) -> schemas.ScoreAnswer:
         """The retriever's best items, ranked by the LLM."""
-        call = Call(_request(asked, None), self._known(asked), asked.num_candidates, asked.explain)
+        call = Call(_request(asked), self._known(asked), asked.num_candidates, asked.explain)
         return _ranked(await self._answered(call), asked.top_k)
 
     async def explain(self, user_id: str, item_id: str) -> schemas.ScoreAnswer:
@@ -169,23 +169,25 @@ class Service:
             raise Unanswered(503, "timeout", message, self._serving.retry_after_s) from None
 
 
-def _request(asked: schemas.UserRequest, item_ids: Sequence[str] | None) -> Request:
-    history = [HistoryEntry(entry.item_id, entry.rating, _time(entry.event_time)) for entry in asked.history]
-    return Request(asked.user_id, item_ids, _time(asked.as_of), asked.as_of_position, history)
+def _request(asked: schemas.UserRequest, item_ids: Sequence[str] = ()) -> NamedRequest:
+    history = [HistoryEntry(entry.item_id, entry.rating, _given(entry.event_time)) for entry in asked.history]
+    return NamedRequest(asked.user_id, item_ids, _given(asked.as_of), asked.as_of_position, history)
 
 
-def _time(moment: datetime | None) -> int | None:
+def _given(moment: datetime | None) -> int | None:
+    return None if moment is None else _time(moment)
+
+
+def _time(moment: datetime) -> int:
     """Microseconds since 1970, UTC."""
-    if moment is None:
-        return None
     since = moment - datetime(1970, 1, 1, tzinfo=UTC)
     return (since.days * 86_400 + since.seconds) * MICROSECONDS + since.microseconds
 
 
 def _event(event: schemas.Interaction, *, timed: bool) -> UserEvent:
     given = event.event_time is not None or not timed
-    moment = _time(event.event_time if given else datetime.now(UTC))
-    return UserEvent(event.event_id, event.user_id, event.item_id, event.rating, moment, time_given=given)
+    moment = event.event_time if given else datetime.now(UTC)
+    return UserEvent(event.event_id, event.user_id, event.item_id, event.rating, _given(moment), time_given=given)
 
 
 def _event_problem(event: UserEvent, unknown: Collection[str]) -> schemas.Problem | None:
@@ -233,7 +235,7 @@ def _answer(context: Context, reply: Reply) -> schemas.ScoreAnswer:
 
 def _items(context: Context, reply: Reply) -> list[schemas.ScoredItem]:
     """One per item asked, in order: of an item that is asked twice the first gets the score."""
-    explanations = reply.explanations or [None] * len(reply.scores)
+    explanations: Sequence[Explanation | None] = reply.explanations or [None] * len(reply.scores)
     scored = dict(zip(context.candidates, zip(reply.scores, explanations, strict=True), strict=True))
     rejects = {(reject.item_id, reject.error_code == TWICE): reject for reject in context.rejects}
     items, seen = [], set()
@@ -285,5 +287,6 @@ def _scored(
 
 def _ranked(answer: schemas.ScoreAnswer, top_k: int | None) -> schemas.ScoreAnswer:
     """Equal scores in the order asked."""
-    scored = sorted((item for item in answer.items if item.problem is None), key=lambda item: -item.score)
-    return answer.model_copy(update={"items": scored[:top_k] + [item for item in answer.items if item.problem]})
+    scored = [(item.score, item) for item in answer.items if item.score is not None]
+    best = [item for _, item in sorted(scored, key=lambda each: -each[0])[:top_k]]
+    return answer.model_copy(update={"items": best + [item for item in answer.items if item.problem]})

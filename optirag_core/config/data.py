@@ -98,6 +98,12 @@ class TextRetrieverSettings(Section):
     batch_tokens: Count = Field(4096, description="padded tokens of a batch")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="bfloat16 is for GPUs: 6-8x slower on CPUs")
 
+    @property
+    def place(self) -> str:
+        """`encoder`, where `retriever.method` is text."""
+        assert self.encoder is not None, "`RetrieverSettings` has refused it"
+        return self.encoder
+
 
 class RetrieverSettings(Section):
     """GCN-Retriever (paper section 4, algorithm 1): the vectors of users and items."""

@@ -32,7 +32,7 @@ of full depth's FLOPs with a share of 0.5, 0.41 with 0.35 and 0.36 with 0.25."""
 def calibrate(
     traces: Mapping[int | None, Trace],
     labels: np.ndarray,
-    users: Sequence[str],
+    users: np.ndarray,
     settings: CalibrationSettings,
     *,
     seed: int,
@@ -73,7 +73,10 @@ def calibrate(
 
 
 def _uncalibrated(
-    traces: Mapping[int | None, Trace], labels: np.ndarray, users: Sequence[str], settings: CalibrationSettings
+    traces: Mapping[int | None, Trace],
+    labels: np.ndarray,
+    users: np.ndarray,
+    settings: CalibrationSettings,
 ) -> Calibration:
     """Full depth, which needs no test."""
     trace = traces[None]
@@ -149,7 +152,7 @@ def _risk(losses: np.ndarray) -> float:
 
 
 def _checked(
-    traces: Mapping[int | None, Trace], labels: np.ndarray, users: Sequence[str], seed: int
+    traces: Mapping[int | None, Trace], labels: np.ndarray, users: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Labels [R], and the place of each pair's user [R] in a random order.
 
@@ -170,7 +173,7 @@ def _checked(
     return labels, np.random.default_rng(seed).permutation(len(names))[numbers]
 
 
-def _digest(traces: Mapping[int | None, Trace], labels: np.ndarray, users: Sequence[str]) -> str:
+def _digest(traces: Mapping[int | None, Trace], labels: np.ndarray, users: np.ndarray) -> str:
     """sha256 of all that the choice depends on beside the settings."""
     digest = hashlib.sha256(json.dumps([list(map(str, users)), labels.tolist()]).encode())
     for frozen, trace in traces.items():

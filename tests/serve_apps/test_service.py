@@ -16,9 +16,8 @@ from optirag_core.inference.opening import TRAINED, open_artifacts
 from optirag_core.inference.parts import open_assembler, open_scorer
 from optirag_core.inference.prompts import assembled_prompts, groups_of
 from optirag_core.inference.requests import test_requests as requests_of_the_test_split
-from optirag_core.prompting.assembly import Request
 from serve_apps import schemas
-from serve_apps.calls import Call, Context
+from serve_apps.calls import Call, Context, NamedRequest
 from serve_apps.contexts import ContextBuilder
 from serve_apps.scoring import ScorerReplica
 from serve_apps.service import Service, Unanswered
@@ -230,7 +229,7 @@ def test_another_version_is_closed_when_its_update_has_ended(
     monkeypatch.setattr("serve_apps.contexts.IDLE_S", 0.0)
     quick = Version(changed(own_workspace, serving={"events_poll_s": 0.1}).model_dump(mode="json"), version.pins)
     other = Version(changed(own_workspace, engine={"max_tokens_in_flight": 9000}).model_dump(mode="json"), version.pins)
-    builder, call = ContextBuilder(quick), Call(Request(user_id, items[:2]))
+    builder, call = ContextBuilder(quick), Call(NamedRequest(user_id, items[:2]))
     before = run(builder.build(call, other))
     deadline = time.monotonic() + 20
     while len(builder._opened) > 1 and time.monotonic() < deadline:
