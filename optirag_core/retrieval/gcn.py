@@ -55,7 +55,7 @@ class Gcn(nn.Module):
         """
         layer, total = raw, torch.zeros_like(raw)
         for weight in self.layer_weights:
-            layer = _SymmetricProduct.apply(adjacency, layer)  # type: ignore[no-untyped-call]  # torch's
+            layer = _SymmetricProduct.apply(adjacency, layer)  # type: ignore[no-untyped-call]  # it has no types
             total = total + weight * layer if self.learned is not None else total.add(layer, alpha=weight)
         return total
 
