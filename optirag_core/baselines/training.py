@@ -80,8 +80,7 @@ def train_baseline(samples: Samples, name: str, settings: BaselinesSettings, see
             model, trial = _trained(samples, name, settings, point)
         trials.append(trial)
         models.append(model)
-    losses = [trial.validation_log_loss for trial in trials]
-    chosen = 0 if None in losses else int(np.argmin(losses))
+    chosen = min(range(len(trials)), key=lambda number: trials[number].validation_log_loss or 0.0)
     model = models[chosen]
     return TrainedBaseline(
         weights=_weights(model),
@@ -109,7 +108,8 @@ def _trained(
     size = ModelSize(settings.embedding_dim, settings.hidden, point.num_layers, point.dropout)
     model = MODELS[name](samples.vocabularies, size).to(samples.train.labels.device)
     # The decay is a part of the gradient: Adam's own scale then takes weights of ids that few pairs have back to zero.
-    # With a decay beside the gradient (AdamW) they stay: BookCrossing, DeepFM, validation AUC 0.7244 instead of 0.7263.
+    # Beside the gradient (AdamW) it leaves them: BookCrossing, DeepFM, the best validation log loss of 4 decays each is
+    # 0.6017 instead of 0.5991.
     optimizer = torch.optim.Adam(model.parameters(), lr=point.learning_rate, weight_decay=point.weight_decay)
     best = BestWeights(lambda: _weights(model))
     for _ in range(settings.max_epochs):

@@ -15,15 +15,15 @@ class BaselinesSettings(Section):
     models: tuple[BaselineName, ...] = ("DeepFM", "DIN", "GRU4Rec", "AutoInt", "DCNv2", "WuKong", "GDCN", "EulerNet")
     num_seeds: Count = Field(1, description="trainings of each model, with the seeds `seed`, `seed` + 1 ...")
     num_trials: Count = Field(6, description="of each model: hyperparameters drawn from the grid below")
-    learning_rates: Annotated[tuple[Positive, ...], Field(min_length=1)] = (5e-4, 1e-3)
-    weight_decays: Annotated[tuple[Annotated[float, Field(ge=0.0)], ...], Field(min_length=1)] = (3e-4, 1e-3, 2e-3)
+    learning_rates: Annotated[tuple[Positive, ...], Field(min_length=1)] = (3e-4, 5e-4, 1e-3)
+    weight_decays: Annotated[tuple[Annotated[float, Field(ge=0.0)], ...], Field(min_length=1)] = (1e-4, 3e-4, 1e-3)
     dropouts: Annotated[tuple[Annotated[float, Field(ge=0.0, lt=1.0)], ...], Field(min_length=1)] = (0.0, 0.2)
     num_layers: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 3)
     embedding_dim: Count = 16
     hidden: tuple[Count, ...] = (128, 64)
-    batch_size: Count = Field(1024, description="pairs per step")
+    batch_size: Count = Field(2048, description="pairs per step")
     max_epochs: Count = 20
-    patience: Count = Field(2, description="epochs without a better validation loss before a trial ends")
+    patience: Count = Field(1, description="epochs without a better validation loss before a trial ends")
     min_history: Annotated[int, Field(ge=0)] = Field(
         0,
         description="past interactions that a training pair needs; validation and test pairs need those of "
