@@ -35,6 +35,11 @@ class Trial:
     best_epoch: int  # from 0; the last one without validation pairs
     num_epochs: int
 
+    @property
+    def loss(self) -> float:
+        """What trials are compared by; without validation pairs they are all alike."""
+        return self.validation_log_loss or 0.0
+
 
 @dataclass(frozen=True)
 class TrainedBaseline:
@@ -73,21 +78,21 @@ def train_baseline(samples: Samples, name: str, settings: BaselinesSettings, see
         seed: of the points; with the model's name and the trial's number, of weights, batches and masks.
     """
     started = time.perf_counter()
-    trials, models = [], []
+    trials: list[Trial] = []
+    chosen = 0
     for number, point in enumerate(drawn(settings, seed)):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_seed(f"{seed}:{name}:{number}"))
             model, trial = _trained(samples, name, settings, point)
+        if not trials or trial.loss < trials[chosen].loss:
+            chosen, best = number, model  # the others' weights are given up
         trials.append(trial)
-        models.append(model)
-    chosen = min(range(len(trials)), key=lambda number: trials[number].validation_log_loss or 0.0)
-    model = models[chosen]
     return TrainedBaseline(
-        weights=_weights(model),
+        weights=_weights(best),
         trials=trials,
         chosen=chosen,
-        scores=scored(model, samples, samples.test),
-        num_parameters=sum(weight.numel() for weight in model.parameters()),
+        scores=scored(best, samples, samples.test),
+        num_parameters=sum(weight.numel() for weight in best.parameters()),
         seconds=time.perf_counter() - started,
     )
 

@@ -14,7 +14,11 @@ class BaselinesSettings(Section):
 
     models: tuple[BaselineName, ...] = ("DeepFM", "DIN", "GRU4Rec", "AutoInt", "DCNv2", "WuKong", "GDCN", "EulerNet")
     num_seeds: Count = Field(1, description="trainings of each model, with the seeds `seed`, `seed` + 1 ...")
-    num_trials: Count = Field(6, description="of each model: hyperparameters drawn from the grid below")
+    num_trials: Count = Field(
+        6,
+        description="of each model on validation: points of the grid that learning_rates, weight_decays, dropouts and "
+        "num_layers span, drawn with the seed, the same for all models",
+    )
     learning_rates: Annotated[tuple[Positive, ...], Field(min_length=1)] = (3e-4, 5e-4, 1e-3)
     weight_decays: Annotated[tuple[Annotated[float, Field(ge=0.0)], ...], Field(min_length=1)] = (1e-4, 3e-4, 1e-3)
     dropouts: Annotated[tuple[Annotated[float, Field(ge=0.0, lt=1.0)], ...], Field(min_length=1)] = (0.0, 0.2)
