@@ -12,7 +12,12 @@ from pydantic import ValidationError
 from optirag_core.config.settings import Settings
 from optirag_core.errors import ConfigError
 
-ALIASES = {"data": "dataset.path", "header": "dataset.header", "all-items": "requests.all_items_top_k"}
+ALIASES = {
+    "data": "dataset.path",
+    "header": "dataset.header",
+    "all-items": "requests.all_items_top_k",
+    "only": "reproduce.parts",
+}
 """Short names that the command line accepts beside dotted keys."""
 
 

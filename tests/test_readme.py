@@ -19,6 +19,7 @@ JOBS = [command for command in COMMANDS if "python -m ray_jobs." in command and 
 TARGETS = [command for command in COMMANDS if command.startswith("make ")]
 
 OTHER_JOBS = {"explain", "pipeline", "plan", "compare", "rollback", "migrate", "erase_user"}
+OTHER_JOBS |= {"train_baselines", "reproduce"}
 
 
 def test_there_are_commands_to_test():

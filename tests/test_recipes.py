@@ -68,6 +68,7 @@ CHANGES = {
     "baselines.num_trials": (9, "baselines"),
     "baselines.models": (["DIN"], ""),  # each model is an artifact of its own
     "baselines.num_seeds": (3, ""),
+    "reproduce.timed_users": (9, ""),
     "requests.max_users": (10, "baselines"),  # the scores' own requests: `test_requests_are_part_of_the_scores`
     "engine.dtype": ("bfloat16", "exit_features exit_heads exit_policy scores"),
     "engine.max_tokens_in_flight": (8192, "scores"),

@@ -11,6 +11,7 @@ from optirag_core.config.data import DatasetSettings, EvidenceSettings, IndexSet
 from optirag_core.config.exits import CalibrationSettings, ExitFeaturesSettings, ExitHeadsSettings, ExitPolicySettings
 from optirag_core.config.llm import LlmSettings
 from optirag_core.config.plan import PlanSettings
+from optirag_core.config.reproduction import ReproduceSettings
 from optirag_core.config.run import (
     ActorsSettings,
     EngineSettings,
@@ -43,6 +44,7 @@ class Settings(Section):
     exit_policy: ExitPolicySettings = ExitPolicySettings()
     calibration: CalibrationSettings = CalibrationSettings()
     baselines: BaselinesSettings = BaselinesSettings()
+    reproduce: ReproduceSettings = ReproduceSettings()
     engine: EngineSettings = EngineSettings()
     requests: RequestsSettings = RequestsSettings()
     run: RunSettings = RunSettings()

@@ -1,0 +1,161 @@
+"""What the paper does not show: what the LLM adds to counts, exit criteria side by side, and for whom it works."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from optirag_core.engine.certificate import Calibration
+from optirag_core.evaluation.bootstrap import bootstrap_auc_difference
+from optirag_core.evaluation.metrics import calibration_bins
+from optirag_core.evaluation.reproduction.answering import MULTI_HEAD, RETRIEVER_ONLY
+from optirag_core.evaluation.reproduction.document import Figure, Picture, Section, Table
+from optirag_core.evaluation.reproduction.measuring import (
+    BOTH,
+    CERTIFIED,
+    EVIDENCE_ALONE,
+    HEAD,
+    family,
+    mean_exit,
+)
+from optirag_core.evaluation.reproduction.plots.bars import draw_exit_layers
+from optirag_core.evaluation.reproduction.plots.curves import draw_by_layer, draw_reliability
+from optirag_core.evaluation.reproduction.plots.marks import Words
+from optirag_core.evaluation.reproduction.plots.pareto import Choice, draw_pareto
+from optirag_core.evaluation.reproduction.plots.slices import Row, draw_slices
+from optirag_core.evaluation.reproduction.results import Results, auc_figure, compared
+from optirag_core.evaluation.reproduction.tables import MAIN
+from optirag_core.evaluation.slices import Slice, Traits, slices_of
+
+STRONG, OUR_CHOICE = "strong regression", "our choice"
+NUM_RESAMPLES = 200
+"""Of each of some 60 policies."""
+
+
+def ours(results: Results, traits: Traits, calibration: Calibration) -> Section:
+    """All of it.
+
+    Args:
+        traits: of the results' pairs.
+        calibration: of the run's exit policy.
+    """
+    text = (
+        "Evidence is what the interactions before a request's moment say of user, item and attributes, as smoothed "
+        "counts. The heads read it beside the hidden state; the evidence alone is an exit at depth 0.",
+        f"The run's exits: {calibration.statement}.",
+    )
+    tables = (_worth(results), _approximations(results))
+    return Section("ours", "Beyond the paper", text, tables, tuple(_pictures(results, traits)))
+
+
+def _answers(results: Results) -> Mapping[str, np.ndarray]:
+    return {name: each.scores for name, each in results.cells[MAIN].answers.items()}
+
+
+def _worth(results: Results) -> Table:
+    answers = _answers(results)
+    scores = dict(results.floors)
+    named = {EVIDENCE_ALONE: EVIDENCE_ALONE, "LLM alone": RETRIEVER_ONLY, BOTH: BOTH, CERTIFIED: CERTIFIED}
+    scores |= {row: answers[name] for row, name in named.items() if name in answers}
+    caption = "Floors know all interactions outside of the test split. Both: evidence and LLM, at full depth."
+    title = "What the LLM is worth"
+    return compared("worth", title, caption, scores, results, reference=STRONG, ours=(BOTH, CERTIFIED))
+
+
+def _approximations(results: Results) -> Table:
+    """Exact exits against those that look at a user's other candidates."""
+    found = results.cells[MAIN].answers
+    rows = [name for name in found if name.startswith("group_stop")]
+    rows = [name for name in (BOTH, CERTIFIED) if name in found] + rows
+    cells = tuple(
+        (row, (auc_figure(found[row].scores, results), Figure(mean_exit(found[row]), digits=2),
+               Figure(100.0 * found[row].flops_share, digits=1)))
+        for row in rows
+    )  # fmt: skip
+    caption = (
+        "group_stop k: confidence 0.9, and a user's candidates stop together once fewer than k are left: approximate. "
+        "Where users are asked for one candidate each, it stops them all at the first exit."
+    )
+    columns = ("AUC", "mean exit layer", "FLOPs, % of full depth")
+    return Table("approximations", "Exact and approximate exits", caption, columns, cells, "Policy")
+
+
+def _pictures(results: Results, traits: Traits) -> Iterator[Picture]:
+    answers = results.cells[MAIN].answers
+    scores = _answers(results)
+    best = CERTIFIED if CERTIFIED in answers else BOTH
+    drawn = [
+        _pareto(results),
+        draw_reliability(
+            Words("reliability", "Reliability", "On the test pairs."),
+            {
+                name: calibration_bins(results.labels, each)
+                for name, each in (
+                    (best, scores[best]), ("LLM alone", scores[RETRIEVER_ONLY]), (STRONG, results.floors[STRONG]),
+                )
+            },
+        ),
+        draw_exit_layers(
+            Words("exits", "Where pairs stop", "By the run's own policy and by algorithm 2 in the paper's form."),
+            {
+                name: dict(Counter(answers[answer].exit_layers.tolist()))
+                for name, answer in ((best, best), ("algorithm 2", MULTI_HEAD))
+            },
+        ),
+        draw_by_layer(
+            Words("layers", "What each layer knows", "AUC of the heads in the paper's form, without evidence."),
+            {
+                "heads": {
+                    int(name.rpartition(" ")[2]): auc_figure(each, results)
+                    for name, each in scores.items()
+                    if name.startswith(f"{HEAD} ")
+                }
+                | {int(answers[RETRIEVER_ONLY].exit_layers.max()): auc_figure(scores[RETRIEVER_ONLY], results)},
+            },
+        ),
+        *_sliced(results, traits, best),
+    ]  # fmt: skip
+    yield from (picture for picture in drawn if picture)
+
+
+def _pareto(results: Results) -> Picture | None:
+    """AUC less full depth's on the same draws of users: far narrower than two intervals beside each other."""
+    found = results.cells[MAIN].answers
+    families: dict[str, list[Choice]] = {}
+    for name, answer in found.items():
+        group = family(name) or (OUR_CHOICE if name == CERTIFIED else None)
+        if group is None:
+            continue
+        gap = bootstrap_auc_difference(
+            results.labels, answer.scores, found[BOTH].scores, results.seed, NUM_RESAMPLES, groups=results.users
+        )
+        if gap is not None:
+            choice = Choice(name, answer.flops_share, Figure(gap.value, gap.low, gap.high))
+            families.setdefault(group, []).append(choice)
+    words = Words(
+        "pareto", "Accuracy against cost",
+        "Every criterion at its thresholds, replayed at the test pairs, with heads that read the evidence.",
+    )  # fmt: skip
+    return draw_pareto(words, families, accuracy="AUC less full depth", certified=CERTIFIED)
+
+
+def _sliced(results: Results, traits: Traits, best: str) -> Iterator[Picture | None]:
+    models = {best: _answers(results)[best], STRONG: results.floors[STRONG]}
+    found = {
+        model: slices_of(results.labels, scores, results.users, traits, seed=results.seed)
+        for model, scores in models.items()
+    }
+    for by in dict.fromkeys(each.name for each in found[best]):
+        rows = []
+        for number, each in enumerate(found[best]):
+            if each.name != by:
+                continue
+            figures = {model: _figure(slices[number]) for model, slices in found.items()}
+            rows.append(Row(each.values, each.pairs, figures))
+        address = "slices-" + "-".join(by.split())
+        yield draw_slices(Words(address, f"AUC by {by}", "On parts of the test pairs."), rows, by=by)
+
+
+def _figure(each: Slice) -> Figure:
+    low, high = each.auc_interval or (None, None)
+    return Figure(each.auc, low, high)

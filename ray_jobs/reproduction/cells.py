@@ -1,0 +1,163 @@
+"""The cells of a study: what each measures, and from which artifacts.
+
+What only reads (replays, other prompts for the same LLM, timings) is a Ray task with a scorer's resources, all of them
+beside each other where Ray has room. What trains is a chain of jobs, one after the other: each has Ray for itself.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import torch
+
+from optirag_core.config.reproduction import Part
+from optirag_core.config.settings import Settings
+from optirag_core.evaluation.reproduction.measurement import Measurement
+from optirag_core.evaluation.reproduction.variants import FM, LAST, NONE, SMALLER, TEXT, WEIGHTED
+from optirag_core.inference.opening import Artifacts, Pin, open_artifacts
+from optirag_core.recipes import Recipe
+from ray_jobs.reproduction import tasks
+from ray_jobs.reproduction.study import Study, retrieved, tuned
+
+log = logging.getLogger(__name__)
+MAIN, PRUNED, RATES, RETRIEVAL, SIMILAR = "main", "pruned", "rates", "retrieval", "similar users"
+CELLS: Mapping[Part, Sequence[str]] = {
+    "table2": (MAIN, NONE, TEXT),
+    "table3": (MAIN, LAST, WEIGHTED),
+    "table4": (MAIN, NONE, RATES),
+    "table5": (MAIN, FM),
+    "table9": (MAIN, PRUNED, SMALLER, RATES),
+    "figure3": (RETRIEVAL,),
+    "figure4": (MAIN,),
+    "figure6": (MAIN, SIMILAR),
+    "ours": (MAIN,),
+}
+"""What the parts are made of; the others need no cell."""
+
+Task = Callable[..., Measurement]
+"""(settings, artifacts, device, what it is asked) -> what it has measured."""
+
+
+@dataclass(frozen=True)
+class Opening:
+    """Settings and the artifacts that fit them: what a task opens again."""
+
+    settings: Settings
+    pins: Mapping[str, Pin]
+
+    @classmethod
+    def of(cls, settings: Settings, artifacts: Artifacts) -> "Opening":
+        return cls(settings, artifacts.pins)
+
+    def open(self) -> tuple[Settings, Artifacts]:
+        """In the process of the task."""
+        return self.settings, open_artifacts(self.settings, *self.pins, pins=self.pins)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One measurement that is wanted."""
+
+    name: str
+    recipe: Recipe
+    task: Task
+    opening: Opening
+    asked: Mapping[str, Any]  # of the task
+
+
+def measure(study: Study) -> dict[str, Measurement]:
+    """Every cell that the parts need, by name; those that are there are not measured again."""
+    names = dict.fromkeys(name for part in study.settings.reproduce.parts for name in CELLS.get(part, ()))
+    found: dict[str, Measurement] = {}
+    running = {}
+    for cell in (cell for name in names for cell in _cells(study, name)):
+        kept = study.kept(cell.recipe)
+        if kept is None:
+            running[_started(cell)] = cell
+        else:
+            log.info("%s: measured before", cell.name)
+            found[cell.name] = kept
+    while running:
+        [done], _ = ray.wait(list(running), num_returns=1)
+        cell = running.pop(done)
+        found[cell.name] = ray.get(done)
+        study.keep(cell.recipe, found[cell.name])
+        log.info("%s: measured", cell.name)
+    return found
+
+
+def _cells(study: Study, name: str) -> Iterator[Cell]:
+    """One cell, or several of one name; variants are trained here, where they have to be."""
+    settings, digests, reproduce = study.settings, study.digests, study.settings.reproduce
+    main = Opening.of(settings, study.artifacts)
+    if name == MAIN:
+        sweeps = {"thresholds": reproduce.thresholds, "windows": reproduce.windows}
+        yield Cell(name, study.recipe(name, digests, **sweeps), tasks.whole_run, main, {})
+    elif name == PRUNED:
+        how = {"sparsity": reproduce.sparsity, "num_users": reproduce.calibration_users}
+        yield Cell(name, study.recipe(name, digests, **how), tasks.pruned, main, how)
+    elif name == RETRIEVAL:
+        how = {"rounds": reproduce.timed_rounds, "users": reproduce.timed_users}
+        recipe = study.recipe(name, digests, encoder=reproduce.text_encoder, **how)
+        yield Cell(name, recipe, tasks.retrieval_times, main, {})
+    elif name == SIMILAR:
+        for k in reproduce.num_similar_users:
+            prompt = {"num_similar_users": k}
+            each = f"{SIMILAR} {k}"
+            yield Cell(each, study.recipe(each, digests, prompt=prompt), tasks.other_prompts, main, {"prompt": prompt})
+    elif name == RATES:
+        yield _rates(study)
+    else:
+        yield _variant(study, name)
+
+
+def _variant(study: Study, name: str) -> Cell:
+    """Another retriever, or none: read by the one LLM, or by one that is tuned on it."""
+    changed, reproduce = study.variant(name), study.settings.reproduce
+    if name == SMALLER or reproduce.tune == "each":
+        artifacts = tuned(changed)
+        recipe = study.recipe(name, artifacts.digests)
+        return Cell(name, recipe, tasks.own_prompts, Opening.of(changed, artifacts), {})
+    main = Opening.of(study.settings, study.artifacts)
+    if name == NONE:
+        asked = {"prompt": {"num_similar_users": 0}}
+        return Cell(name, study.recipe(name, study.digests, **asked), tasks.other_prompts, main, asked)
+    retriever, index = retrieved(changed)
+    parents = {**study.digests, "retriever": retriever.digest, "index": index.digest}
+    versions = {"workspace": changed.workspace, "retriever": retriever.version, "index": index.version}
+    return Cell(name, study.recipe(name, parents), tasks.other_prompts, main, versions)
+
+
+def _rates(study: Study) -> Cell:
+    """Tables 4 and 9: the run's own systems, those without similar users, and the smaller LLM."""
+    settings, reproduce = study.settings, study.settings.reproduce
+    how = {"users": reproduce.timed_users, "rounds": reproduce.timed_rounds}
+    openings, parents = {}, dict(study.digests)
+    for name, part in ((NONE, "table4"), (SMALLER, "table9")):
+        if part in reproduce.parts and (name == SMALLER or reproduce.tune == "each"):
+            changed = study.variant(name)
+            artifacts = tuned(changed)
+            openings[name] = Opening.of(changed, artifacts)
+            parents[f"llm of {name}"] = artifacts.digests["llm"]
+    main = Opening.of(settings, study.artifacts)
+    return Cell(RATES, study.recipe(RATES, parents, **how), tasks.rates, main, {"openings": openings})
+
+
+def _started(cell: Cell) -> ray.ObjectRef:
+    """As many CPUs as its torch has threads, or all that there are."""
+    actors = cell.opening.settings.actors
+    remote = ray.remote(
+        num_cpus=min(float(actors.torch_threads), ray.cluster_resources()["CPU"]),
+        num_gpus=actors.num_gpus_per_scorer,
+        accelerator_type=actors.accelerator_type,
+    )(_run)
+    return remote.remote(cell.task, cell.opening, dict(cell.asked))
+
+
+def _run(task: Task, opening: Opening, asked: Mapping[str, Any]) -> Measurement:
+    settings, artifacts = opening.open()
+    torch.set_num_threads(settings.actors.torch_threads)
+    device = "cuda" if settings.actors.num_gpus_per_scorer else "cpu"
+    return task(settings, artifacts, device, **asked)
