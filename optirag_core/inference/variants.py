@@ -63,10 +63,8 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class TestFeatures:
+class Variant:
     """The test split's pairs as the LLM sees them behind some prompts."""
-
-    __test__ = False  # no test of pytest's
 
     features: ExitFeatures
     tally: Tally
@@ -92,7 +90,7 @@ def test_features(
     frozen_prefix_after: int | None = None,
     device: str = "cpu",
     on_request: Callable[[int], None] = lambda _: None,
-) -> TestFeatures:
+) -> Variant:
     """One full-depth pass over the test split's requests of `exit_features`, with what is given changed.
 
     Args:
@@ -118,7 +116,7 @@ def test_features(
     with scratch_folder() as files:
         tally.num_pairs = save_features(tables, scorer.shape, files)
         features = read_features(files, "test", frozen_prefix_after=frozen_prefix_after)
-    return TestFeatures(features, tally)
+    return Variant(features, tally)
 
 
 def replayed(features: ExitFeatures, heads: ExitHeads, policy: ExitPolicy, layers: tuple[int, ...]) -> Replayed:
