@@ -90,10 +90,10 @@ def _baselines(study: Study) -> dict[str, dict[int, Measurement]]:
     for model, table in read_baselines(study.settings, study.artifacts).items():
         for seed in table["seed"].unique().to_pylist():
             own = table.filter(pc.equal(table["seed"], seed))
-            columns = [own[name].to_numpy() for name in (*PAIR_KEY.names, "label")]
+            users, items, labels = (own[name].to_numpy() for name in (*PAIR_KEY.names, "label"))
             scores = own["score"].to_numpy().astype(np.float64)
             answer = Answer(scores, np.zeros(len(scores), dtype=np.int16))
-            found.setdefault(model, {})[seed] = Measurement(*columns, {BASELINE: answer})
+            found.setdefault(model, {})[seed] = Measurement(users, items, labels, {BASELINE: answer})
     return found
 
 

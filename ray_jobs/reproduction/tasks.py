@@ -37,7 +37,7 @@ def other_prompts(
         prompt: values of the section `prompt`.
         workspace, retriever, index: where another retriever lies, and versions.
     """
-    found = {}
+    found: dict[str, Any] = {}
     if workspace:
         place = Workspace(workspace, settings.storage)
         found = {"retriever": place.open("retriever", retriever), "index": place.open("index", index)}
