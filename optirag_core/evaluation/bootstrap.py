@@ -121,7 +121,7 @@ def resampled_aucs(
     """AUC of each column of scores on each draw; a draw of one class only is drawn again.
 
     Args, Raises:
-        As for `bootstrap_auc_interval`; columns: [C][n] p(yes) of the same pairs.
+        As for `bootstrap_auc_interval`; columns: C x [n] p(yes) of the same pairs.
 
     Returns:
         [B, C], or None where only one class is present.
@@ -140,7 +140,7 @@ def resampled_aucs(
 def resampled_means(
     columns: Sequence[np.ndarray], seed: int, num_resamples: int, *, groups: ArrayLike | None = None
 ) -> np.ndarray:
-    """Mean of each column of numbers on each draw: [C][n] -> [B, C].
+    """Mean of each column of numbers on each draw: C x [n] -> [B, C].
 
     Raises:
         DataError: not one group per pair.

@@ -112,7 +112,7 @@ def compare_all(
     _require_seeds(by_name, reference)
     others = [name for name in by_name if name != reference]
     num_resamples = max(num_resamples, int(2 * 2 * len(others) / ALPHA))  # M times 2 / (B + 1) stays below ALPHA
-    columns, rows = [row for each in by_name.values() for row in each], _rows(by_name)  # [C][n]
+    columns, rows = [row for each in by_name.values() for row in each], _rows(by_name)  # C x [n]
     losses = [answer_losses(labels, column) for column in columns]
     figures = {
         "auc": resampled_aucs(labels, columns, seed, num_resamples, groups=users),
