@@ -22,7 +22,8 @@ from ray_jobs.reproduction import tasks
 from ray_jobs.reproduction.study import Study, retrieved, tuned
 
 log = logging.getLogger(__name__)
-MAIN, PRUNED, RATES, RETRIEVAL, SIMILAR = "main", "pruned", "rates", "retrieval", "similar users"
+MAIN, PRUNED, FROZEN, RATES, RETRIEVAL = "main", "pruned", "frozen", "rates", "retrieval"
+SIMILAR = "similar users"
 CELLS: Mapping[Part, Sequence[str]] = {
     "table2": (MAIN, NONE, TEXT),
     "table3": (MAIN, LAST, WEIGHTED),
@@ -32,7 +33,7 @@ CELLS: Mapping[Part, Sequence[str]] = {
     "figure3": (RETRIEVAL,),
     "figure4": (MAIN,),
     "figure6": (MAIN, SIMILAR),
-    "ours": (MAIN,),
+    "ours": (MAIN, FROZEN),
 }
 """What the parts are made of; the others need no cell."""
 
@@ -95,6 +96,8 @@ def _cells(study: Study, name: str) -> Iterator[Cell]:
     if name == MAIN:
         sweeps = {"thresholds": reproduce.thresholds, "windows": reproduce.windows}
         yield Cell(name, study.recipe(name, digests, **sweeps), tasks.whole_run, main, {})
+    elif name == FROZEN:
+        yield Cell(name, study.recipe(name, digests), tasks.frozen, main, {})
     elif name == PRUNED:
         how = {"sparsity": reproduce.sparsity, "num_users": reproduce.calibration_users}
         yield Cell(name, study.recipe(name, digests, **how), tasks.pruned, main, how)

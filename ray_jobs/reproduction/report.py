@@ -16,13 +16,14 @@ from optirag_core.data.splits import labelled_pairs
 from optirag_core.engine.certificate import Calibration
 from optirag_core.evaluation.known import Known
 from optirag_core.evaluation.leak_audit import audit
-from optirag_core.evaluation.predictors import PAIR_KEY, predictions
+from optirag_core.evaluation.metrics import binary_metrics
+from optirag_core.evaluation.predictors import PAIR_KEY, PREDICTORS, predictions
 from optirag_core.evaluation.reproduction.document import Document, Figure, Section
 from optirag_core.evaluation.reproduction.measurement import Answer, Measurement
-from optirag_core.evaluation.reproduction.opening_sections import leaks, table1
+from optirag_core.evaluation.reproduction.opening_sections import leaks, mean_over_deals, table1
 from optirag_core.evaluation.reproduction.ours import ours
 from optirag_core.evaluation.reproduction.paper import column_of
-from optirag_core.evaluation.reproduction.results import Results, aligned, auc_figure
+from optirag_core.evaluation.reproduction.results import Results, aligned
 from optirag_core.evaluation.reproduction.tables import SECTIONS
 from optirag_core.evaluation.slices import Traits
 from optirag_core.inference.requests import test_requests
@@ -32,6 +33,8 @@ from ray_jobs.reproduction.cells import RATES, RETRIEVAL
 from ray_jobs.reproduction.study import Study
 
 CONTROLS = ("user mean", "item mean", "logistic regression", "strong regression")
+FLOORS = {name: PREDICTORS[name] for name in CONTROLS}
+NUM_DEALS = 8
 ASKED, BASELINE = "asked", "score"
 
 
@@ -118,13 +121,18 @@ def _sections(
 
 
 def _controls(results: Results, known: Known, pairs: pa.Table) -> list[tuple[str, Figure]]:
-    """The floors, learned from ratings that were dealt out among the known interactions at random."""
-    rows = known.interactions
-    order = np.random.default_rng(results.seed).permutation(len(rows))
-    for name in ("rating", "label"):
-        rows = rows.set_column(rows.column_names.index(name), rows.schema.field(name), rows[name].take(order))
-    learned = predictions(replace(known, interactions=rows), pairs)
-    return [(name, auc_figure(learned[name], results)) for name in CONTROLS]
+    """The floors, learned from ratings that were dealt out among the known interactions at random, again and again."""
+    aucs: dict[str, list[float]] = {name: [] for name in CONTROLS}
+    for deal in range(NUM_DEALS):
+        rows = known.interactions
+        order = np.random.default_rng([results.seed, deal]).permutation(len(rows))
+        for name in ("rating", "label"):
+            rows = rows.set_column(rows.column_names.index(name), rows.schema.field(name), rows[name].take(order))
+        for name, scores in predictions(replace(known, interactions=rows), pairs, FLOORS).items():
+            auc = binary_metrics(results.labels, scores).auc
+            if auc is not None:
+                aucs[name].append(auc)
+    return [(name, mean_over_deals(each)) for name, each in aucs.items() if each]
 
 
 def _lead(study: Study, dataset: Dataset, num_pairs: int) -> Iterator[str]:

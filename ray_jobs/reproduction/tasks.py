@@ -7,7 +7,7 @@ from typing import Any
 from optirag_core.artifacts import Workspace
 from optirag_core.config.settings import Settings
 from optirag_core.evaluation.reproduction.measurement import Measurement
-from optirag_core.evaluation.reproduction.measuring import papers_form, whole
+from optirag_core.evaluation.reproduction.measuring import frozen_prefix, papers_form, whole
 from optirag_core.evaluation.reproduction.pruned import pruned_form
 from optirag_core.evaluation.reproduction.rates import retrieval, whole_path
 from optirag_core.evaluation.reproduction.variants import NONE, changed
@@ -56,6 +56,13 @@ def rates(settings: Settings, artifacts: Artifacts, device: str, *, openings: Ma
     nobody = changed(settings, {"prompt": {"num_similar_users": 0}}), artifacts
     others = {NONE: nobody} | {name: opening.open() for name, opening in openings.items()}
     return whole_path(settings, artifacts, others, device=device)
+
+
+def frozen(settings: Settings, artifacts: Artifacts, device: str) -> Measurement:
+    """One more pass, whose prefix stands still above the first exit layer."""
+    first = settings.exit_heads.layers[0]
+    features = test_features(settings, artifacts, frozen_prefix_after=first, device=device).features
+    return frozen_prefix(settings, artifacts, features)
 
 
 def pruned(settings: Settings, artifacts: Artifacts, device: str, *, sparsity: float, num_users: int) -> Measurement:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from optirag_core.config.settings import Settings
 from optirag_core.engine.certificate import NORMAL, load_calibrations
-from optirag_core.engine.heads import AnswerHead, ExitHeads, lm_answer_head
+from optirag_core.engine.heads import AnswerHead, ExitHeads, lm_answer_head, p_yes
 from optirag_core.engine.loading import load_answer_ids, load_llm
 from optirag_core.engine.policy import Choice, ExitPolicy
 from optirag_core.engine.trace import Trace
@@ -32,13 +32,14 @@ from optirag_core.evaluation.reproduction.variant_heads import variant_heads
 from optirag_core.inference.opening import Artifacts
 from optirag_core.inference.parts import open_heads
 from optirag_core.training.exit_features import ExitFeatures, read_features
-from optirag_core.training.policy_grid import policy_grid
+from optirag_core.training.policy_grid import NARROWEST, policy_grid
 
 EVIDENCE_ALONE, BOTH, CERTIFIED = "evidence alone", "both", "certified policy"
 HEAD, FIXED_RATE = "head at layer", "one rate: head at layer"
 EVIDENCE_FIRST = "evidence first"
 FAMILIES = ("ratio", "probability", "confidence", "entropy", "patience", EVIDENCE_FIRST)
-GROUP_STOPS = (2, 4)
+GROUP_STOPS, SURE = (2, 4), 0.9
+"""Approximations are shown with exits where a head is this sure."""
 
 
 def papers_form(settings: Settings, artifacts: Artifacts, features: ExitFeatures) -> Measurement:
@@ -77,6 +78,25 @@ def whole(settings: Settings, artifacts: Artifacts) -> Measurement:
     return measured(features, answers)
 
 
+def frozen_prefix(settings: Settings, artifacts: Artifacts, features: ExitFeatures) -> Measurement:
+    """The run's heads where the prefix keeps its hidden states above the first exit layer: approximate.
+
+    Args:
+        features: of the test pairs, from a pass with `frozen_prefix_after` at the first exit layer.
+    """
+    heads, _ = open_heads(settings, artifacts)
+    exact = read_features(artifacts["exit_features"].path, "test")
+    whole_cost = _trace(settings, exact, heads).outcome(ExitPolicy("none", NARROWEST, 0.0)).cost.flops
+    trace, first = _trace(settings, features, heads), heads.layers[0]
+    answers = {}
+    for name, exits in ((f"frozen_prefix_after {first}", False), (f"frozen_prefix_after {first}, exits", True)):
+        policy = ExitPolicy("confidence" if exits else "none", NARROWEST, SURE, frozen_prefix_after=first)
+        outcome = trace.outcome(policy, heads.layers)
+        scores, layers = p_yes(outcome.logits).double().numpy(), outcome.exit_layers.numpy().astype(np.int16)
+        answers[name] = Answer(scores, layers, outcome.cost.flops / whole_cost)
+    return measured(features, answers)
+
+
 def _llm(artifacts: Artifacts) -> tuple[PreTrainedModel, AnswerHead]:
     model, _ = load_llm(artifacts["llm"].path)
     return model, lm_answer_head(model, load_answer_ids(artifacts["llm"].path))
@@ -111,7 +131,7 @@ def _ours(settings: Settings, artifacts: Artifacts, features: ExitFeatures) -> I
     for choice in _side_by_side(settings, trace):
         yield policy_name(choice), replayed(trace, choice)
     for smallest in GROUP_STOPS:
-        policy = ExitPolicy("confidence", 2, 0.9, group_stop=smallest)
+        policy = ExitPolicy("confidence", NARROWEST, SURE, group_stop=smallest)
         yield f"group_stop {smallest}", replayed(trace, (policy, heads.layers))
 
 

@@ -15,6 +15,7 @@ from optirag_core.evaluation.reproduction.measuring import (
     CERTIFIED,
     EVIDENCE_ALONE,
     HEAD,
+    SURE,
     family,
     mean_exit,
 )
@@ -24,7 +25,7 @@ from optirag_core.evaluation.reproduction.plots.marks import Words
 from optirag_core.evaluation.reproduction.plots.pareto import Choice, draw_pareto
 from optirag_core.evaluation.reproduction.plots.slices import Row, draw_slices
 from optirag_core.evaluation.reproduction.results import Results, auc_figure, compared
-from optirag_core.evaluation.reproduction.tables import MAIN
+from optirag_core.evaluation.reproduction.tables import FROZEN, MAIN
 from optirag_core.evaluation.slices import Slice, Traits, slices_of
 
 STRONG, OUR_CHOICE = "strong regression", "our choice"
@@ -63,21 +64,25 @@ def _worth(results: Results) -> Table:
 
 
 def _approximations(results: Results) -> Table:
-    """Exact exits against those that look at a user's other candidates."""
-    found = results.cells[MAIN].answers
-    rows = [name for name in found if name.startswith("group_stop")]
-    rows = [name for name in (BOTH, CERTIFIED) if name in found] + rows
-    cells = tuple(
-        (row, (auc_figure(found[row].scores, results), Figure(mean_exit(found[row]), digits=2),
-               Figure(100.0 * found[row].flops_share, digits=1)))
-        for row in rows
-    )  # fmt: skip
+    """Exact exits against those that look at a user's other candidates, or leave the prefix behind."""
+    found = dict(results.cells[MAIN].answers)
+    names = [name for name in (BOTH, CERTIFIED) if name in found]
+    names += [name for name in found if name.startswith("group_stop")]
+    if FROZEN in results.cells:
+        found |= results.cells[FROZEN].answers
+        names += results.cells[FROZEN].answers
+    rows = []
+    for name in names:
+        answer = found[name]
+        depth, share = Figure(mean_exit(answer), digits=2), Figure(100.0 * answer.flops_share, digits=1)
+        rows.append((name, (auc_figure(answer.scores, results), depth, share)))
     caption = (
-        "group_stop k: confidence 0.9, and a user's candidates stop together once fewer than k are left: approximate. "
-        "Where users are asked for one candidate each, it stops them all at the first exit."
+        f"Approximate: group_stop k stops a user's candidates together once fewer than k are left, and all at the "
+        "first exit where users are asked for one candidate each; frozen_prefix_after l keeps the prefix's hidden "
+        f"states above layer l. Both with exits where a head is at least {SURE:.0%} sure."
     )
     columns = ("AUC", "mean exit layer", "FLOPs, % of full depth")
-    return Table("approximations", "Exact and approximate exits", caption, columns, cells, "Policy")
+    return Table("approximations", "Exact and approximate exits", caption, columns, tuple(rows), "Policy")
 
 
 def _pictures(results: Results, traits: Traits) -> Iterator[Picture]:

@@ -20,7 +20,7 @@ from optirag_core.evaluation.reproduction.plots.marks import Words
 from optirag_core.evaluation.reproduction.results import Results, auc_figure, compared, widened
 from optirag_core.evaluation.reproduction.variants import FM, LAST, NONE, SMALLER, TEXT, WEIGHTED
 
-MAIN, PRUNED, SIMILAR = "main", "pruned", "similar users"
+MAIN, PRUNED, FROZEN, SIMILAR = "main", "pruned", "frozen", "similar users"
 OPTIRAG, GCN = "OptiRAG-Rec", "GCN-retriever"
 FORM = (
     "The paper's form: heads read hidden states alone, and exits follow algorithm 2 with its ratio, a window of "
