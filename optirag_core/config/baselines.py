@@ -19,8 +19,8 @@ class BaselinesSettings(Section):
         description="of each model on validation: points of the grid that learning_rates, weight_decays, dropouts and "
         "num_layers span, drawn with the seed, the same for all models",
     )
-    learning_rates: Annotated[tuple[Positive, ...], Field(min_length=1)] = (3e-4, 5e-4, 1e-3)
-    weight_decays: Annotated[tuple[Annotated[float, Field(ge=0.0)], ...], Field(min_length=1)] = (1e-4, 3e-4, 1e-3)
+    learning_rates: Annotated[tuple[Positive, ...], Field(min_length=1)] = (5e-4, 1e-3)
+    weight_decays: Annotated[tuple[Annotated[float, Field(ge=0.0)], ...], Field(min_length=1)] = (3e-4, 1e-3)
     dropouts: Annotated[tuple[Annotated[float, Field(ge=0.0, lt=1.0)], ...], Field(min_length=1)] = (0.0, 0.2)
     num_layers: Annotated[tuple[Count, ...], Field(min_length=1)] = (1, 2, 3)
     embedding_dim: Count = 16
