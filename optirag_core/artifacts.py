@@ -51,6 +51,8 @@ MADE_BY = {
 """Kind -> the job that makes it."""
 TRAININGS = ".training"
 """Below it lie the checkpoints of trainings that are not finished: one kind per recipe."""
+VARIANTS = "reproduction"
+"""Below it lies a workspace of its own: the systems that `reproduce` compares with."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from optirag_core.errors import ConfigError
 from ray_jobs.plan import print_plan
 from ray_jobs.session import check_submitted, exit_on_sigterm, one_line_errors, own_error
 
-QUIET_LOGGERS = ("ray", "ray.data", "ray.train", "matplotlib", "faiss.loader")
+QUIET_LOGGERS = ("ray", "ray.data", "ray.train", "matplotlib", "faiss.loader", "botocore")
 """Libraries whose INFO lines would drown the jobs' own."""
 
 

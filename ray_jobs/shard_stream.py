@@ -136,7 +136,8 @@ def _watched(receipts: ray.data.Dataset, stall_timeout_s: float, board: ray.acto
         except queue.Empty:
             raise RunStalled(
                 f"no shard was finished for {stall_timeout_s:g} s: {stalled_stage(board)}. Run the "
-                "same command again, with a larger run.stall_timeout_s where a shard needs more time"
+                "same command again, with a larger run.stall_timeout_s where a shard needs more time, or with fewer "
+                "actors.num_scorers where a node is lost for good"
             ) from None
         if block is None:
             return

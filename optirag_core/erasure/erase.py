@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from optirag_core.artifacts import MADE_BY, TRAININGS, Workspace
+from optirag_core.artifacts import MADE_BY, TRAININGS, VARIANTS, Workspace
 from optirag_core.erasure.artifacts import erase_from_artifacts
 from optirag_core.erasure.events import erase_events
 from optirag_core.erasure.journal import Journal
@@ -16,7 +16,7 @@ from optirag_core.storage.base import Storage
 from optirag_core.storage.cache import remove_unused
 from optirag_core.storage.local import PART, LocalStorage
 
-FITTED = ("evidence", "retriever", "llm", "exit_features", "exit_heads", "exit_policy")
+FITTED = ("evidence", "retriever", "llm", "exit_features", "exit_heads", "exit_policy", "baselines")
 """Kinds that learn from users, or are computed by what has learned from them."""
 
 LEFTOVER_S = 600.0
@@ -69,8 +69,8 @@ def erase_user(workspace: Workspace, storage: Storage, user_id: str, *, lease_s:
 
 
 def _remove_leftovers(storage: Storage) -> None:
-    """Trainings that are not finished, and on a local disk what killed processes left."""
-    for path in storage.list(TRAININGS):
+    """Trainings that are not finished, what a study has trained beside, and on a local disk what killed ones left."""
+    for path in (*storage.list(TRAININGS), *storage.list(VARIANTS)):
         storage.delete(path)
     if not isinstance(storage, LocalStorage):
         return

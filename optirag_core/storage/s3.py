@@ -32,6 +32,9 @@ from optirag_core.storage.s3_errors import (
     spent_retries,
 )
 
+MAX_CONNECTIONS = 16
+"""As many small files of a run are read or written at a time (`runs.run.THREADS`)."""
+
 
 class S3Storage:
     """`Storage` of a bucket's prefix."""
@@ -159,6 +162,7 @@ class S3Storage:
             config = Config(
                 retries={"mode": "standard", "total_max_attempts": self._settings.max_attempts},
                 connect_timeout=self._settings.connect_timeout_s,
+                max_pool_connections=MAX_CONNECTIONS,
                 read_timeout=self._settings.read_timeout_s,
                 request_checksum_calculation="when_required",  # boto3's newer default breaks other S3 servers
                 response_checksum_validation="when_required",

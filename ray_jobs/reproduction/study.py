@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from optirag_core.artifacts import Artifact, Workspace, scratch_folder
+from optirag_core.artifacts import VARIANTS, Artifact, Workspace, scratch_folder
 from optirag_core.config.settings import Settings
 from optirag_core.evaluation.reproduction.measurement import Measurement
 from optirag_core.evaluation.reproduction.variants import Changes, changed, changes
@@ -19,7 +19,6 @@ from ray_jobs.train_retriever import train_retriever
 from ray_jobs.tune_llm import tune_llm
 
 log = logging.getLogger(__name__)
-ASIDE = "reproduction"
 MEASURED = ("dataset", "evidence", "retriever", "index", "llm", "exit_features", "exit_heads", "exit_policy")
 SECTIONS = ("exit_heads", "exit_policy", "calibration", "evidence", "exit_features")
 """Sections of settings that every cell depends on."""
@@ -48,7 +47,7 @@ class Study:
         """Settings of a variant, in the workspace of variants, where data set and evidence are the run's own."""
         encoder = self.settings.reproduce.text_encoder or str(self.artifacts["llm"].path)
         change: Changes = changes(self.settings, text_encoder=encoder)[name]
-        settings = changed(self.settings, change, workspace=f"{self.settings.workspace}/{ASIDE}")
+        settings = changed(self.settings, change, workspace=f"{self.settings.workspace}/{VARIANTS}")
         workspace = Workspace(settings.workspace, settings.storage)
         for kind in SHARED:
             artifact = self.artifacts[kind]

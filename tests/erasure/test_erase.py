@@ -53,7 +53,8 @@ def erased(original, tmp_path_factory) -> tuple[str, Erasure]:
 
 def test_the_canary_is_everywhere_before_and_nowhere_after(original, erased):
     before = Counter(path.split("/")[0] for path in hits(str(original / "workspace")) if not path.startswith("/"))
-    kinds = ("dataset", "evidence", "retriever", "exit_features", "comparisons", "scores", ".training", "events")
+    kinds = ("dataset", "evidence", "retriever", "exit_features", "comparisons", "scores", "events")
+    kinds += (".training", "reproduction")
     assert {kind: before[kind] > 0 for kind in kinds} == dict.fromkeys(kinds, True)
 
     assert hits(erased[0]) == []

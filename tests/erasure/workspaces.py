@@ -173,6 +173,7 @@ def _add_unfinished(uri: str, storage: Storage, scored: Mapping[tuple[str, str],
         storage.delete(f"scores/{name}/manifest.json")
     storage.write("scores/monday/attempts/000009-lost-scores.parquet", _parquet())
     storage.write(".training/exit_features-v1/requests-0-64/features.parquet", _parquet())
+    storage.write("reproduction/dataset/v1/interactions.parquet", _parquet())
     if (root := Path(storage.uri)).is_dir():
         storage.write("dataset/.replaced-0/users.parquet", _parquet())
         part = root / "dataset" / ".part-0"

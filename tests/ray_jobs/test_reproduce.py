@@ -3,10 +3,10 @@
 import pyarrow.parquet as pq
 import pytest
 
-from optirag_core.artifacts import Workspace
+from optirag_core.artifacts import VARIANTS, Workspace
 from optirag_core.config.reproduction import PARTS
 from ray_jobs.reproduce import reproduce
-from ray_jobs.reproduction.study import ASIDE, MEASURED
+from ray_jobs.reproduction.study import MEASURED
 from tests.finished_run import changed
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.thorough]
@@ -55,7 +55,7 @@ def test_what_is_measured_is_not_measured_again(settings, caplog):
 def test_an_llm_of_its_own_for_each_row(settings):
     artifact = reproduce(changed(settings, reproduce={"tune": "each", "parts": ("table5",)}))
 
-    aside = Workspace(f"{settings.workspace}/{ASIDE}")
+    aside = Workspace(f"{settings.workspace}/{VARIANTS}")
     assert aside.open("llm").manifest["parents"]["retriever"] == aside.open("retriever").digest
     assert aside.open("retriever").manifest["config"]["retriever"]["method"] == "fm"
     assert "tuned on prompts of its own retriever" in (artifact.path / "report.md").read_text(encoding="utf-8")
