@@ -22,14 +22,15 @@ from ray_jobs.reproduction import tasks
 from ray_jobs.reproduction.study import Study, retrieved, tuned
 
 log = logging.getLogger(__name__)
-MAIN, PRUNED, FROZEN, RATES, RETRIEVAL = "main", "pruned", "frozen", "rates", "retrieval"
+MAIN, PRUNED, FROZEN, RETRIEVAL = "main", "pruned", "frozen", "retrieval"
+RATES, LLM_RATES = "rates", "rates of LLMs"
 SIMILAR = "similar users"
 CELLS: Mapping[Part, Sequence[str]] = {
     "table2": (MAIN, NONE, TEXT),
     "table3": (MAIN, LAST, WEIGHTED),
     "table4": (MAIN, NONE, RATES),
     "table5": (MAIN, FM),
-    "table9": (MAIN, PRUNED, SMALLER, RATES),
+    "table9": (MAIN, PRUNED, SMALLER, LLM_RATES),
     "figure3": (RETRIEVAL,),
     "figure4": (MAIN,),
     "figure6": (MAIN, SIMILAR),
@@ -110,8 +111,8 @@ def _cells(study: Study, name: str) -> Iterator[Cell]:
             prompt = {"num_similar_users": k}
             each = f"{SIMILAR} {k}"
             yield Cell(each, study.recipe(each, digests, prompt=prompt), tasks.other_prompts, main, {"prompt": prompt})
-    elif name == RATES:
-        yield _rates(study)
+    elif name in (RATES, LLM_RATES):
+        yield _rates(study, name)
     else:
         yield _variant(study, name)
 
@@ -133,19 +134,19 @@ def _variant(study: Study, name: str) -> Cell:
     return Cell(name, study.recipe(name, parents), tasks.other_prompts, main, versions)
 
 
-def _rates(study: Study) -> Cell:
-    """Tables 4 and 9: the run's own systems, those without similar users, and the smaller LLM."""
+def _rates(study: Study, name: str) -> Cell:
+    """The run's own systems beside table 4's without similar users, or beside table 9's smaller LLM."""
     settings, reproduce = study.settings, study.settings.reproduce
     how = {"users": reproduce.timed_users, "rounds": reproduce.timed_rounds}
-    openings, parents = {}, dict(study.digests)
-    for name, part in ((NONE, "table4"), (SMALLER, "table9")):
-        if part in reproduce.parts and (name == SMALLER or reproduce.tune == "each"):
-            changed = study.variant(name)
-            artifacts = tuned(changed)
-            openings[name] = Opening.of(changed, artifacts)
-            parents[f"llm of {name}"] = artifacts.digests["llm"]
+    other, parents = NONE if name == RATES else SMALLER, dict(study.digests)
+    opening = None
+    if other == SMALLER or reproduce.tune == "each":
+        changed = study.variant(other)
+        artifacts = tuned(changed)
+        opening = Opening.of(changed, artifacts)
+        parents["other llm"] = artifacts.digests["llm"]
     main = Opening.of(settings, study.artifacts)
-    return Cell(RATES, study.recipe(RATES, parents, **how), tasks.rates, main, {"openings": openings})
+    return Cell(name, study.recipe(name, parents, **how), tasks.rates, main, {"other": other, "opening": opening})
 
 
 def _started(cell: Cell) -> ray.ObjectRef:

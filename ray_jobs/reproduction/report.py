@@ -29,7 +29,7 @@ from optirag_core.evaluation.slices import Traits
 from optirag_core.inference.requests import test_requests
 from optirag_core.retrieval.vectors import load_vectors
 from ray_jobs.evaluate import NAMES, SPLITS
-from ray_jobs.reproduction.cells import RATES, RETRIEVAL
+from ray_jobs.reproduction.cells import LLM_RATES, RATES, RETRIEVAL
 from ray_jobs.reproduction.study import Study
 
 CONTROLS = ("user mean", "item mean", "logistic regression", "strong regression")
@@ -60,7 +60,7 @@ def document_of(study: Study, cells: Mapping[str, Measurement]) -> Document:
 def _results(study: Study, cells: Mapping[str, Measurement], known: Known, pairs: pa.Table) -> tuple[Results, pa.Table]:
     """Everything at the pairs that all cells have, and these."""
     settings = study.settings
-    of_pairs = {name: cell for name, cell in cells.items() if name not in (RATES, RETRIEVAL)}
+    of_pairs = {name: cell for name, cell in cells.items() if name not in (RATES, LLM_RATES, RETRIEVAL)}
     seeded = _baselines(study) if "table2" in settings.reproduce.parts else {}
     for model, seeds in seeded.items():
         of_pairs |= {f"{model}/{seed}": each for seed, each in seeds.items()}
@@ -76,6 +76,7 @@ def _results(study: Study, cells: Mapping[str, Measurement], known: Known, pairs
     results = Results(
         cells=found,
         rates=cells.get(RATES),
+        llm_rates=cells.get(LLM_RATES),
         times=cells[RETRIEVAL].facts if RETRIEVAL in cells else {},
         baselines=baselines,
         floors=predictions(known, pairs),

@@ -10,7 +10,7 @@ from optirag_core.evaluation.reproduction.measurement import Measurement
 from optirag_core.evaluation.reproduction.measuring import frozen_prefix, papers_form, whole
 from optirag_core.evaluation.reproduction.pruned import pruned_form
 from optirag_core.evaluation.reproduction.rates import retrieval, whole_path
-from optirag_core.evaluation.reproduction.variants import NONE, changed
+from optirag_core.evaluation.reproduction.variants import changed
 from optirag_core.inference.opening import Artifacts
 from optirag_core.inference.variants import test_features
 from optirag_core.training.exit_features import read_features
@@ -46,16 +46,15 @@ def other_prompts(
     return replace(measurement, facts={"pairs_per_s": read.tally.pairs_per_s})
 
 
-def rates(settings: Settings, artifacts: Artifacts, device: str, *, openings: Mapping[str, Any]) -> Measurement:
-    """Pairs per second over the whole path.
+def rates(settings: Settings, artifacts: Artifacts, device: str, *, other: str, opening: Any) -> Measurement:
+    """Pairs per second over the whole path, of the run's systems and of another one.
 
     Args:
-        openings: what other systems are opened from, by name; without one of `NONE` the run's own LLM reads prompts
-            without similar users.
+        other: its name.
+        opening: what it is opened from; None: the run's own LLM reads prompts without similar users.
     """
-    nobody = changed(settings, {"prompt": {"num_similar_users": 0}}), artifacts
-    others = {NONE: nobody} | {name: opening.open() for name, opening in openings.items()}
-    return whole_path(settings, artifacts, others, device=device)
+    nobody = changed(settings, {"prompt": {"num_similar_users": 0}})
+    return whole_path(settings, artifacts, {other: opening.open() if opening else (nobody, artifacts)}, device=device)
 
 
 def frozen(settings: Settings, artifacts: Artifacts, device: str) -> Measurement:

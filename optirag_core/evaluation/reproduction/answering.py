@@ -13,8 +13,8 @@ import torch
 
 from optirag_core.engine.heads import AnswerHead, ExitHeads, p_yes
 from optirag_core.engine.policy import Choice, ExitPolicy
-from optirag_core.engine.trace import Trace
 from optirag_core.evaluation.reproduction.measurement import Answer, Measurement
+from optirag_core.inference.variants import replays
 from optirag_core.training.exit_features import ExitFeatures
 
 PAPERS_WINDOW, PAPERS_THRESHOLD = 3, 0.01
@@ -27,21 +27,28 @@ def papers_policy(*, window: int = PAPERS_WINDOW, threshold: float = PAPERS_THRE
     return ExitPolicy("ratio", window, threshold)
 
 
-def replayed(trace: Trace, choice: Choice) -> Answer:
-    """Where the pairs stop under a policy, and what they answer there."""
-    policy, layers = choice
-    outcome = trace.outcome(policy, layers)
-    full = trace.outcome(ExitPolicy("none", policy.window, 0.0, frozen_prefix_after=trace.frozen_prefix_after))
-    scores = p_yes(outcome.logits).double().numpy()
-    return Answer(scores, outcome.exit_layers.numpy().astype(np.int16), outcome.cost.flops / full.cost.flops)
+def replayed(features: ExitFeatures, heads: ExitHeads, choices: Mapping[str, Choice]) -> dict[str, Answer]:
+    """Where the pairs stop under some policies, and what they answer there."""
+    found = replays(features, heads, list(choices.values()))
+    return {
+        name: Answer(each.scores.astype(np.float64), each.exit_layers.astype(np.int16), each.flops_share)
+        for name, each in zip(choices, found, strict=True)
+    }
 
 
 @torch.no_grad()
 def at_layer(features: ExitFeatures, head: AnswerHead, layer: int, evidence: bool) -> Answer:
     """One head for all pairs."""
-    read = features.evidence if evidence else None
-    scores = p_yes(head(features.at(layer), read) if layer else head(features.evidence)).double().numpy()
+    scores = p_yes(head(features.at(layer), features.evidence if evidence else None)).double().numpy()
     return Answer(scores, np.full(len(scores), layer, dtype=np.int16))
+
+
+@torch.no_grad()
+def on_evidence_alone(features: ExitFeatures, heads: ExitHeads) -> Answer:
+    """The head at depth 0 for all pairs; the heads read evidence."""
+    assert features.evidence is not None, "the heads were trained on it"
+    scores = p_yes(heads.on_evidence(0)(features.evidence)).double().numpy()
+    return Answer(scores, np.zeros(len(scores), dtype=np.int16), 0.0)
 
 
 def measured(features: ExitFeatures, answers: Mapping[str, Answer], **facts: object) -> Measurement:
@@ -58,7 +65,6 @@ def sweep(
     Args:
         window: the widest that the hidden states were kept for; wider ones of `windows` are left out.
     """
-    trace = Trace.of_states(features.states, heads, None, window=window)
     policies = {f"threshold {value:g}": papers_policy(threshold=value) for value in thresholds}
     policies |= {f"window {value}": papers_policy(window=value) for value in windows if value <= window}
-    return {name: replayed(trace, (policy, heads.layers)) for name, policy in policies.items()}
+    return replayed(features, heads, {name: (policy, heads.layers) for name, policy in policies.items()})

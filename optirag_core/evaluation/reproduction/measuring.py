@@ -23,6 +23,7 @@ from optirag_core.evaluation.reproduction.answering import (
     SINGLE_HEAD,
     at_layer,
     measured,
+    on_evidence_alone,
     papers_policy,
     replayed,
     sweep,
@@ -51,7 +52,7 @@ def papers_form(settings: Settings, artifacts: Artifacts, features: ExitFeatures
     """
     model, lm_head = _llm(artifacts)
     heads = variant_heads(settings, artifacts, model)
-    return measured(features, _papers_answers(settings, features, heads, lm_head))
+    return measured(features, _papers_answers(features, heads, lm_head))
 
 
 def whole(settings: Settings, artifacts: Artifacts) -> Measurement:
@@ -65,8 +66,8 @@ def whole(settings: Settings, artifacts: Artifacts) -> Measurement:
     heads = variant_heads(settings, artifacts, model)
     single = variant_heads(settings, artifacts, model, single_head=True)
     fixed = variant_heads(settings, artifacts, model, decay=0.0)
-    answers = _papers_answers(settings, features, heads, lm_head)
-    answers[SINGLE_HEAD] = replayed(_trace(settings, features, single), (papers_policy(), single.layers))
+    answers = _papers_answers(features, heads, lm_head)
+    answers |= replayed(features, single, {SINGLE_HEAD: (papers_policy(), single.layers)})
     for name, each in ((HEAD, heads), (FIXED_RATE, fixed)):
         answers |= {f"{name} {layer}": at_layer(features, each[layer], layer, False) for layer in heads.layers}
     reproduce = settings.reproduce
@@ -107,14 +108,9 @@ def _trace(settings: Settings, features: ExitFeatures, heads: ExitHeads) -> Trac
     return Trace.of_states(features.states, heads, evidence, window=settings.exit_policy.window)
 
 
-def _papers_answers(
-    settings: Settings, features: ExitFeatures, heads: ExitHeads, lm_head: AnswerHead
-) -> dict[str, Answer]:
-    choice = (papers_policy(), heads.layers)
-    return {
-        RETRIEVER_ONLY: at_layer(features, lm_head, heads.num_layers, False),
-        MULTI_HEAD: replayed(_trace(settings, features, heads), choice),
-    }
+def _papers_answers(features: ExitFeatures, heads: ExitHeads, lm_head: AnswerHead) -> dict[str, Answer]:
+    full_depth = at_layer(features, lm_head, heads.num_layers, False)
+    return {RETRIEVER_ONLY: full_depth, **replayed(features, heads, {MULTI_HEAD: (papers_policy(), heads.layers)})}
 
 
 def _ours(settings: Settings, artifacts: Artifacts, features: ExitFeatures) -> Iterator[tuple[str, Answer]]:
@@ -122,17 +118,18 @@ def _ours(settings: Settings, artifacts: Artifacts, features: ExitFeatures) -> I
     heads, _ = open_heads(settings, artifacts)
     read = bool(heads.num_features)
     if read:
-        yield EVIDENCE_ALONE, at_layer(features, heads[0], 0, True)
+        yield EVIDENCE_ALONE, on_evidence_alone(features, heads)
     yield BOTH, at_layer(features, heads[heads.num_layers], heads.num_layers, read)
-    trace = _trace(settings, features, heads)
+    choices = {}
     certified = load_calibrations(artifacts["exit_policy"].path)[NORMAL].certified
     if certified.policy.frozen_prefix_after is None:
-        yield CERTIFIED, replayed(trace, (certified.policy, certified.layers))
-    for choice in _side_by_side(settings, trace):
-        yield policy_name(choice), replayed(trace, choice)
+        choices[CERTIFIED] = (certified.policy, certified.layers)
+    for choice in _side_by_side(settings, _trace(settings, features, heads)):
+        choices[policy_name(choice)] = choice
     for smallest in GROUP_STOPS:
         policy = ExitPolicy("confidence", NARROWEST, SURE, group_stop=smallest)
-        yield f"group_stop {smallest}", replayed(trace, (policy, heads.layers))
+        choices[f"group_stop {smallest}"] = (policy, heads.layers)
+    yield from replayed(features, heads, choices).items()
 
 
 def _side_by_side(settings: Settings, trace: Trace) -> Iterator[Choice]:

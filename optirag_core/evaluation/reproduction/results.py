@@ -24,7 +24,8 @@ class Results:
     """Scores of the pairs that all have scored."""
 
     cells: Mapping[str, Measurement]  # of the test pairs, by name
-    rates: Measurement | None  # of a sample of them
+    rates: Measurement | None  # table 4's, of a sample of them
+    llm_rates: Measurement | None  # table 9's
     times: Mapping[str, float]  # method -> milliseconds per user
     baselines: Mapping[str, np.ndarray]  # model -> [S, n]
     floors: Mapping[str, np.ndarray]  # name -> [n]

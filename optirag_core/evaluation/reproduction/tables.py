@@ -192,7 +192,7 @@ def _step(value: float, answer: Answer, results: Results) -> Step:
 
 
 def _rate(results: Results, path: str) -> float | None:
-    return results.rates.facts[path]["pairs_per_s"] if results.rates and path in results.rates.facts else None
+    return results.llm_rates.facts[path]["pairs_per_s"] if results.llm_rates else None
 
 
 def _tuning(settings: ReproduceSettings) -> str:

@@ -17,7 +17,7 @@ def measurement(pairs, scores, labels=None):
 
 
 def results(users, labels, paper=None):
-    return Results({}, None, {}, {}, {}, np.array(users), np.array(labels), paper, 0)
+    return Results({}, None, None, {}, {}, {}, np.array(users), np.array(labels), paper, 0)
 
 
 def test_a_measurement_is_read_as_it_was_written(tmp_path):
