@@ -46,7 +46,7 @@ def document_of(study: Study, cells: Mapping[str, Measurement]) -> Document:
     known = Known.of(dataset, artifacts["evidence"].metrics["attributes"])
     results, pairs = _results(study, cells, known, pairs)
     return Document(
-        title=f"OptiRAG-Rec on {NAMES[settings.dataset.source]}",
+        title=" ".join(filter(None, ("OptiRAG-Rec on", NAMES[settings.dataset.source], settings.dataset.category))),
         lead=tuple(_lead(study, dataset, len(pairs))),
         sections=tuple(_sections(study, results, dataset, known, pairs)),
         provenance={
@@ -149,8 +149,8 @@ def _lead(study: Study, dataset: Dataset, num_pairs: int) -> Iterator[str]:
     )
     yield (
         f"The LLM is a {config['architectures'][0]} of {trained['num_parameters']:,} parameters and "
-        f"{config['num_hidden_layers']} layers, {origin} on {trained['num_answers']:,} answers. A model of this size "
-        "says how the parts compare on this data, and nothing about Vicuna-7B, which the paper's figures are of."
+        f"{config['num_hidden_layers']} layers, {origin} on {trained['num_answers']:,} answers. The paper's figures "
+        "are of Vicuna-7B: a smaller model says how the parts compare on this data, and nothing about that one."
     )
     yield (
         "One seed but where a table says otherwise. Intervals: 95 %, bootstrap over whole users. Differences: paired, "
