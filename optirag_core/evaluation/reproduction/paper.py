@@ -27,11 +27,11 @@ def column_of(dataset: DatasetSettings) -> str | None:
 
 
 def printed(table: str, column: str | None) -> Mapping[str, Printed]:
-    """Row -> its cell; empty for a data set that the paper does not have."""
+    """Row -> its cell; empty for a data set or a table that the paper does not have."""
     if column is None:
         return {}
     place = 2 * COLUMNS.index(column)
-    return {row: Printed(cells[place] / 100, cells[place + 1]) for row, cells in TABLES[table].items()}
+    return {row: Printed(cells[place] / 100, cells[place + 1]) for row, cells in TABLES.get(table, {}).items()}
 
 
 TABLES: Mapping[str, Mapping[str, tuple[float, ...]]] = {

@@ -60,7 +60,7 @@ def test_a_row_is_beside_what_the_paper_prints():
 
     assert told["OptiRAG-Rec"] == (pytest.approx(0.8211), 0.5269) and told["GRU4Rec"].other == 2.1302
     assert printed("table5", "Yelp")["FM-retriever"] == (pytest.approx(0.7401), 0.5484)
-    assert printed("table2", column_of(DatasetSettings())) == {}
+    assert printed("table2", column_of(DatasetSettings())) == {} == printed("worth", "Yelp")
     assert {len(row) for rows in TABLES.values() for row in rows.values()} == {10}
 
 
