@@ -160,7 +160,7 @@ class Workspace:
         if version is not None and _is_name(version):
             text = self._storage.read(f"{kind}/{version}/{MANIFEST}")
         if version is None or text is None:
-            found = version or named
+            found = version or (named if named != LATEST else None)
             wanted, job = kind if found is None else f"{kind}/{found}", MADE_BY.get(kind, "JOB")
             raise ArtifactMissing(
                 f"workspace {self.uri} has no {wanted}: run `python -m ray_jobs.{job}` with the same "

@@ -41,7 +41,8 @@ def reproduce(settings: Settings) -> Artifact:
         cells = measure(study)
         document = document_of(study, cells)
     parents = {**study.digests, "exit_features": study.artifacts.digests["exit_features"]}
-    recipe = Recipe("reproductions", {"reproduce": settings.reproduce.model_dump(mode="json")}, parents)
+    made_by = {name: getattr(settings, name).model_dump(mode="json") for name in ("reproduce", "baselines")}
+    recipe = Recipe("reproductions", {**made_by, "seed": settings.seed}, parents)
     with scratch_folder() as files:
         write_html(files / f"{REPORT}.html", document)
         write_markdown(files / f"{REPORT}.md", document)

@@ -3,6 +3,8 @@
 Shapes: B pairs, W width of all vectors of a pair together.
 """
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from optirag_core.baselines.batch import Batch, Vocabularies
@@ -29,11 +31,13 @@ class CrossLayer(nn.Module):
 class Dcnv2(nn.Module):
     """Its parallel structure: one weight each for the crosses and for the MLP's last hidden layer."""
 
+    cross_layer: ClassVar[type[nn.Module]] = CrossLayer
+
     def __init__(self, vocabularies: Vocabularies, size: ModelSize) -> None:
         super().__init__()
         self.embedding = PairEmbedding(vocabularies, size.embedding_dim)
         width = self.embedding.num_vectors * size.embedding_dim
-        self.crosses = nn.ModuleList(CrossLayer(width) for _ in range(size.num_layers))
+        self.crosses = nn.ModuleList(self.cross_layer(width) for _ in range(size.num_layers))
         self.cross_output = nn.Linear(width, 1)
         self.deep = mlp(width, size.hidden, dropout=size.dropout)
 

@@ -15,6 +15,7 @@ import torch
 from optirag_core.config.reproduction import Part
 from optirag_core.config.settings import Settings
 from optirag_core.evaluation.reproduction.measurement import Measurement
+from optirag_core.evaluation.reproduction.tables import FROZEN, MAIN, PRUNED, SIMILAR
 from optirag_core.evaluation.reproduction.variants import FM, LAST, NONE, SMALLER, TEXT, WEIGHTED
 from optirag_core.inference.opening import Artifacts, Pin, open_artifacts
 from optirag_core.recipes import Recipe
@@ -22,9 +23,7 @@ from ray_jobs.reproduction import tasks
 from ray_jobs.reproduction.study import Study, retrieved, tuned
 
 log = logging.getLogger(__name__)
-MAIN, PRUNED, FROZEN, RETRIEVAL = "main", "pruned", "frozen", "retrieval"
-RATES, LLM_RATES = "rates", "rates of LLMs"
-SIMILAR = "similar users"
+RETRIEVAL, RATES, LLM_RATES = "retrieval", "rates", "rates of LLMs"
 CELLS: Mapping[Part, Sequence[str]] = {
     "table2": (MAIN, NONE, TEXT),
     "table3": (MAIN, LAST, WEIGHTED),

@@ -165,7 +165,9 @@ def figure6(results: Results, settings: ReproduceSettings) -> Section:
         accuracy = auc_figure(cell.answers[RETRIEVER_ONLY].scores, results)
         similar.append(Step(k, accuracy, Figure(cell.facts["pairs_per_s"])))
     words = Words(
-        "figure6a", "Similar users in the prompt", "The same LLM, at full depth, reads more or fewer of them."
+        "figure6a",
+        "Similar users in the prompt",
+        "The same LLM, at full depth, reads more or fewer of them. Times are of one pass each, one after the other.",
     )
     chosen = 4.0 if 4 in settings.num_similar_users else None
     pictures.append(draw_sweep(words, {"full depth": similar}, setting="similar users", chosen=chosen))

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from optirag_core.engine.scorer import Scorer
+from optirag_core.errors import DataError
 from optirag_core.evaluation.reproduction.measurement import Answer, Measurement
 from optirag_core.inference.prompts import assembled_prompts, groups_of
 from optirag_core.prompting.assembly import PromptAssembler
@@ -31,13 +32,17 @@ def time_paths(paths: Mapping[str, System], requests: pa.Table, *, rounds: int) 
     """Score the same requests on every path.
 
     Args:
-        requests: `REQUESTS` with their `labels`; every path can score all of their pairs.
+        requests: `REQUESTS` with their `labels`.
 
     Returns:
         The live scores and exit layers by path, and as facts by path: `pairs_per_s` with one stage after the other,
         `prompt_ms` (similar users, histories, tokens) and `scoring_ms` of a pair, and `tokens` of a pair, a prefix
         counted once.
+
+    Raises:
+        DataError: a path cannot score all of their pairs.
     """
+    num_pairs = pc.sum(pc.list_value_length(requests["item_ids"])).as_py()
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in paths}
     answers: dict[str, Answer] = {}
     facts: dict[str, dict[str, float]] = {}
@@ -49,6 +54,11 @@ def time_paths(paths: Mapping[str, System], requests: pa.Table, *, rounds: int) 
             scored = path.scorer.score(groups)
             seconds[name].append((assembled - started, time.perf_counter() - assembled))
             pairs = [pair for group in scored.scores for pair in group]
+            if len(pairs) != num_pairs:
+                raise DataError(
+                    f"{name}: {len(pairs):,} of {num_pairs:,} pairs fit into prompts, and rates are of the same pairs: "
+                    "raise prompt.max_tokens"
+                )
             layers = np.array([pair.exit_layer for pair in pairs], dtype=np.int16)
             answers[name] = Answer(np.array([pair.score for pair in pairs]), layers)
             tokens = sum(len(group.prefix) + sum(map(len, group.suffixes)) for group in groups)
