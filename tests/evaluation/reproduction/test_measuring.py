@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 
 from optirag_core.data.dataset import Dataset
+from optirag_core.errors import DataError
 from optirag_core.evaluation.labels import LabelledScores
 from optirag_core.evaluation.reproduction.answering import MULTI_HEAD, RETRIEVER_ONLY, SINGLE_HEAD
 from optirag_core.evaluation.reproduction.measuring import BOTH, CERTIFIED, EVIDENCE_ALONE, family, whole
+from optirag_core.evaluation.reproduction.rates import whole_path
+from optirag_core.evaluation.reproduction.variants import changed
 from optirag_core.inference.opening import TRAINED, open_artifacts
 from optirag_core.runs.reader import read_artifact
 
@@ -47,3 +50,10 @@ def test_policies_have_families_and_other_answers_none(found):
 
     assert named["ratio, 0.01"] == "ratio" and named["patience, 0"] == "patience"
     assert named[BOTH] is None and named["threshold 0.01"] is None and named["head at layer 3"] is None
+
+
+def test_rates_are_of_the_same_pairs_or_of_none(found, finished_run):
+    short = changed(finished_run, {"prompt": {"max_tokens": 20}})
+
+    with pytest.raises(DataError, match=r"short: full depth: 0 of \d+ pairs fit into prompts"):
+        whole_path(finished_run, found[0], {"short": (short, found[0])}, device="cpu")
