@@ -1,8 +1,9 @@
 """Driving a decoder's own layers over packed rows, as deep as something in them still needs.
 
-A layer that the whole row passes is called as it is, but for its attention. An exit layer, and the last one, is opened
-first: keys and values of all tokens, but only the last token of each suffix goes through the whole layer. Its state is
-all that a head reads. Then the layer is closed for what survives. No key or value outlives its layer.
+A layer that the whole row passes is called as it is, but for its attention. An exit layer that many leave, and the last
+one, is opened first: keys and values of all tokens, but only the last token of each suffix goes through the whole
+layer. Its state is all that a head reads. Then the layer is closed for what survives. No key or value outlives its
+layer.
 
 Shapes: T packed tokens, R pairs, D model width, E head width.
 """
@@ -62,6 +63,15 @@ class OpenLayer:
     layer: DecoderLayer
     inputs: "list[LayerInputs]"  # one, until it is closed
     last: Tensor  # [R, D] h^(l) of the last tokens
+
+    @property
+    def layout(self) -> Layout:
+        return self.flight.layout
+
+    @property
+    def window(self) -> tuple[Tensor, ...]:
+        """As a flight's behind this layer, and maybe one more state."""
+        return (*self.flight.window, self.last)
 
 
 @dataclass(frozen=True)
@@ -136,8 +146,8 @@ class Decoder:
 
     def close(self, opened: OpenLayer, alive: Sequence[bool]) -> Flight:
         """The rest of the layer for the suffixes that are alive [R], at least one, and for their prefixes."""
-        layer, layout, hidden, depth = opened.layer, opened.flight.layout, opened.flight.hidden, opened.flight.depth
-        window = (*opened.flight.window, opened.last)[-self._window - 1 :]
+        layer, layout, hidden, depth = opened.layer, opened.layout, opened.flight.hidden, opened.flight.depth
+        window = opened.window[-self._window - 1 :]
         inputs = opened.inputs.pop()  # their memory is the MLP's
         if not all(alive):
             layout, tokens = layout.keep(alive)

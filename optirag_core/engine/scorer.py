@@ -11,6 +11,7 @@ Shapes: R pairs of a row, L exit layers, m window.
 import itertools
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
@@ -33,6 +34,10 @@ from optirag_core.engine.trace import Trace
 from optirag_core.errors import ConfigError, OptiragError
 
 log = logging.getLogger(__name__)
+FEW = 8
+"""Where one of so many pairs that came to a head or fewer were stopped by it, rows pass its layer whole: opening it
+costs each pair its last token's share of the layer and a layer's worth of kernel calls, and saves those that stop 5 / 6
+of it."""
 
 
 class Scorer:
@@ -242,6 +247,8 @@ class Scorer:
     def _forget(self) -> None:
         self._groups = GroupsInFlight(self.policy.group_stop)
         self._queues = self._empty_queues()
+        self._asked: Counter[int] = Counter()  # pairs that came to each head, and those of them that it stopped
+        self._left: Counter[int] = Counter()
 
     def _empty_queues(self) -> DepthQueues:
         return DepthQueues(
@@ -291,24 +298,39 @@ class Scorer:
         It computes first and changes the scorer's state last: a row without memory runs again in halves.
         """
         layer = self._next_head(flight.depth)
-        opened = self._decoder.open_next(self._decoder.advance(flight, layer - 1))
-        pairs = opened.flight.layout.pairs
-        logits, stable = self._read(opened, layer)
+        passed = self._pass(flight, layer)
+        pairs = passed.layout.pairs
+        logits, stable = self._read(passed, layer)
         verdicts = self._groups.verdicts(pairs, stable)
         goes_on = [
             not stops and verdicts[pair.user_group] is not Verdict.STOP
             for pair, stops in zip(pairs, stable, strict=True)
         ]
-        moving, held = _apart(self._decoder.close(opened, goes_on), verdicts) if any(goes_on) else (None, {})
+        moving, held = _apart(self._survivors(passed, goes_on), verdicts) if any(goes_on) else (None, {})
         self._groups.record(pairs, p_yes(logits).tolist(), layer, stable, verdicts)
+        self._asked[layer] += len(pairs)
+        self._left[layer] += goes_on.count(False)
         self._queue(moving, held, verdicts)
 
-    def _read(self, opened: OpenLayer, layer: int) -> tuple[Tensor, list[bool]]:
+    def _pass(self, flight: Flight, layer: int) -> Flight | OpenLayer:
+        """A row through a layer with a head: whole where hardly a pair stops, else only what the head reads."""
+        hardly = not self._alone and self._left[layer] * FEW <= self._asked[layer]
+        if hardly and layer < self.shape.num_layers:
+            return self._decoder.advance(flight, layer)
+        return self._decoder.open_next(self._decoder.advance(flight, layer - 1))
+
+    def _survivors(self, passed: Flight | OpenLayer, alive: Sequence[bool]) -> Flight:
+        """What goes on of a row, at least one pair [R], through the rest of an open layer."""
+        if isinstance(passed, OpenLayer):
+            return self._decoder.close(passed, alive)
+        return passed if all(alive) else passed.keep(alive)
+
+    def _read(self, passed: Flight | OpenLayer, layer: int) -> tuple[Tensor, list[bool]]:
         """[R, 2] logits of the head at a layer, and who is stable there; behind the LLM's own head all are."""
-        evidence = self._groups.evidence(opened.flight.layout.pairs)  # [R, F]
+        evidence = self._groups.evidence(passed.layout.pairs)  # [R, F]
         if layer == self.shape.num_layers:
-            return self._heads[layer](opened.last, evidence), [True] * len(opened.last)
-        states = (*opened.flight.window, opened.last)[-self.policy.window - 1 :]
+            return self._heads[layer](passed.window[-1], evidence), [True] * len(passed.layout.pairs)
+        states = passed.window[-self.policy.window - 1 :]
         logits = self._heads[layer](torch.stack(states, dim=1), evidence)  # [R, m+1, 2]
         return logits[:, -1], stable_at(logits, self.policy).tolist()
 

@@ -1,6 +1,7 @@
 """The engine against one pair at a time with a softmax over the whole vocabulary."""
 
 import logging
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -105,6 +106,36 @@ def test_the_same_groups_give_the_same_bits(model, heads):
     first, second = (Scorer(model, heads, RATIO).score(mixed_groups()).scores for _ in range(2))
 
     assert first == second
+
+
+@pytest.mark.parametrize(
+    ("threshold", "deterministic", "opened"),
+    [
+        (0.0, False, [0, 0, 0]),  # nobody stops early
+        (0.0, True, [12, 12, 12]),
+        (1e9, False, [11, 0, 0]),  # everybody at the first head; a call's first row is passed whole
+    ],
+)
+def test_a_layer_that_hardly_a_pair_leaves_is_passed_whole(model, heads, monkeypatch, threshold, deterministic, opened):
+    groups = [random_group(40, [3, 5, 2], seed) for seed in range(12)]
+    policy = replace(RATIO, threshold=threshold)
+    scorer = Scorer(model, heads, policy, max_tokens_in_flight=120, deterministic=deterministic)  # a group per step
+    open_next, rows = scorer._decoder.open_next, Counter()
+
+    def counted(flight):
+        rows[flight.depth + 1] += 1
+        return open_next(flight)
+
+    monkeypatch.setattr(scorer._decoder, "open_next", counted)
+    first, second = scorer.score(groups).scores, scorer.score(groups).scores
+
+    assert [rows[layer] for layer in scorer.exit_layers] == [2 * count for count in opened]
+    assert first == second  # a call starts anew: the same bits
+    for group, pairs in zip(groups, first, strict=True):
+        for suffix, pair in zip(group.suffixes, pairs, strict=True):
+            expected = score_pair(model, heads, policy, ANSWERS, [*group.prefix, *suffix])
+            assert pair.exit_layer == expected.exit_layer
+            assert pair.score == pytest.approx(expected.score, abs=1e-4)
 
 
 def test_a_thousand_candidates_run_in_several_parts(model, heads):

@@ -101,7 +101,7 @@ def test_a_step_that_fails_leaves_nothing_in_flight(model, heads, monkeypatch):
     online.add(GROUPS)
     online.step()
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="device-side"):
-        patch.setattr(online._decoder, "open_next", raises("device-side assert"))
+        patch.setattr(online._decoder, "advance", raises("device-side assert"))
         online.step()
 
     assert online.is_finished
