@@ -1,7 +1,8 @@
 """The cells of a study: what each measures, and from which artifacts.
 
-What only reads (replays, other prompts for the same LLM, timings) is a Ray task with a scorer's resources, all of them
-beside each other where Ray has room. What trains is a chain of jobs, one after the other: each has Ray for itself.
+What only reads (replays, other prompts for the same LLM) is a Ray task with one CPU and a scorer's GPU, all of them
+beside each other where Ray has room. What is timed has the threads of a scorer, and follows, one after the other. What
+trains is a chain of jobs, one after the other as well.
 """
 
 import logging
@@ -66,26 +67,38 @@ class Cell:
     task: Task
     opening: Opening
     asked: Mapping[str, Any]  # of the task
+    timed: bool = False
 
 
 def measure(study: Study) -> dict[str, Measurement]:
     """Every cell that the parts need, by name; those that are there are not measured again."""
     names = dict.fromkeys(name for part in study.settings.reproduce.parts for name in CELLS.get(part, ()))
     found: dict[str, Measurement] = {}
-    running = {}
-    for cell in (cell for name in names for cell in _cells(study, name)):
-        kept = study.kept(cell.recipe)
-        if kept is None:
-            running[_started(cell)] = cell
-        else:
-            log.info("%s: measured before", cell.name)
-            found[cell.name] = kept
-    while running:
+    timed: list[Cell] = []
+    running: dict[ray.ObjectRef, Cell] = {}
+
+    def finish() -> None:
+        """One of those that run."""
         [done], _ = ray.wait(list(running), num_returns=1)
         cell = running.pop(done)
         found[cell.name] = ray.get(done)
         study.keep(cell.recipe, found[cell.name])
         log.info("%s: measured", cell.name)
+
+    for cell in (cell for name in names for cell in _cells(study, name)):
+        kept = study.kept(cell.recipe)
+        if kept is not None:
+            log.info("%s: measured before", cell.name)
+            found[cell.name] = kept
+        elif cell.timed:
+            timed.append(cell)
+        else:
+            running[_started(cell)] = cell
+    while running:
+        finish()
+    for cell in timed:
+        running[_started(cell)] = cell
+        finish()
     return found
 
 
@@ -104,12 +117,13 @@ def _cells(study: Study, name: str) -> Iterator[Cell]:
     elif name == RETRIEVAL:
         how = {"rounds": reproduce.timed_rounds, "users": reproduce.timed_users}
         recipe = study.recipe(name, digests, encoder=reproduce.text_encoder, **how)
-        yield Cell(name, recipe, tasks.retrieval_times, main, {})
+        yield Cell(name, recipe, tasks.retrieval_times, main, {}, timed=True)
     elif name == SIMILAR:
         for k in reproduce.num_similar_users:
             prompt = {"num_similar_users": k}
             each = f"{SIMILAR} {k}"
-            yield Cell(each, study.recipe(each, digests, prompt=prompt), tasks.other_prompts, main, {"prompt": prompt})
+            recipe = study.recipe(each, digests, prompt=prompt)
+            yield Cell(each, recipe, tasks.other_prompts, main, {"prompt": prompt}, timed=True)
     elif name in (RATES, LLM_RATES):
         yield _rates(study, name)
     else:
@@ -145,22 +159,24 @@ def _rates(study: Study, name: str) -> Cell:
         opening = Opening.of(changed, artifacts)
         parents["other llm"] = artifacts.digests["llm"]
     main = Opening.of(settings, study.artifacts)
-    return Cell(name, study.recipe(name, parents, **how), tasks.rates, main, {"other": other, "opening": opening})
+    asked = {"other": other, "opening": opening}
+    return Cell(name, study.recipe(name, parents, **how), tasks.rates, main, asked, timed=True)
 
 
 def _started(cell: Cell) -> ray.ObjectRef:
-    """As many CPUs as its torch has threads, or all that there are."""
+    """With as many CPUs as its torch has threads, or all that there are."""
     actors = cell.opening.settings.actors
+    threads = actors.torch_threads if cell.timed else 1
     remote = ray.remote(
-        num_cpus=min(float(actors.torch_threads), ray.cluster_resources()["CPU"]),
+        num_cpus=min(float(threads), ray.cluster_resources()["CPU"]),
         num_gpus=actors.num_gpus_per_scorer,
         accelerator_type=actors.accelerator_type,
     )(_run)
-    return remote.remote(cell.task, cell.opening, dict(cell.asked))
+    return remote.remote(cell.task, cell.opening, dict(cell.asked), threads)
 
 
-def _run(task: Task, opening: Opening, asked: Mapping[str, Any]) -> Measurement:
+def _run(task: Task, opening: Opening, asked: Mapping[str, Any], threads: int) -> Measurement:
     settings, artifacts = opening.open()
-    torch.set_num_threads(settings.actors.torch_threads)
+    torch.set_num_threads(threads)
     device = "cuda" if settings.actors.num_gpus_per_scorer else "cpu"
     return task(settings, artifacts, device, **asked)

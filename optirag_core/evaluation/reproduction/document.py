@@ -107,6 +107,7 @@ class Picture:
     title: str
     caption: str
     svg: Markup  # of `plots.svg`
+    numbers: Table | None = None  # what it draws
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,11 @@ class Section:
     text: tuple[str, ...] = ()  # paragraphs
     tables: tuple[Table, ...] = ()
     pictures: tuple[Picture, ...] = ()
+
+    @property
+    def all_tables(self) -> tuple[Table, ...]:
+        """Its own, and those of its pictures."""
+        return self.tables + tuple(picture.numbers for picture in self.pictures if picture.numbers)
 
 
 @dataclass(frozen=True)
@@ -136,7 +142,7 @@ class Document:
         """
         for kind in (
             self.sections,
-            [table for section in self.sections for table in section.tables],
+            [table for section in self.sections for table in section.all_tables],
             [picture for section in self.sections for picture in section.pictures],
         ):
             counts = Counter(part.name for part in kind)

@@ -60,6 +60,8 @@ def _section(section: Section, folder: str) -> list[str]:
     for picture in section.pictures:
         link = f"![{escaped(picture.title)}]({quote(folder)}/{picture.name}.svg)"
         blocks += [f"### {escaped(picture.title)}", link, paragraph(picture.caption)]
+        if picture.numbers:
+            blocks += ['<details markdown="1"><summary>Its numbers</summary>', _grid(picture.numbers), "</details>"]
     return blocks
 
 

@@ -1,4 +1,4 @@
-"""The figures of all tables as one long Parquet table, for whoever wants to compute with them."""
+"""The figures of all tables and plots as one long Parquet table, for whoever wants to compute with them."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ NUMBERS = pa.schema(
         pa.field("text", pa.string()),
     ]
 )
-"""A row per cell, in the document's order."""
+"""A row per cell, in the document's order; values are not rounded."""
 
 
 def write_numbers(path: Path, document: Document) -> None:
@@ -31,7 +31,7 @@ def write_numbers(path: Path, document: Document) -> None:
 
 
 def numbers(document: Document) -> pa.Table:
-    """The cells of all tables, with the columns of `NUMBERS`; values are not rounded."""
+    """The cells of all tables and plots, with the columns of `NUMBERS`; a plot is a table of its name."""
     cells = [
         {
             "section": section.name,
@@ -41,7 +41,7 @@ def numbers(document: Document) -> pa.Table:
             **{name: getattr(figure, name) for name in NUMBERS.names[4:]},
         }
         for section in document.sections
-        for table in section.tables
+        for table in section.all_tables
         for row, figures in table.rows
         for column, figure in zip(table.columns, figures, strict=True)
     ]

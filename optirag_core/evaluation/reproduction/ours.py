@@ -8,6 +8,7 @@ import numpy as np
 from optirag_core.engine.certificate import Calibration
 from optirag_core.evaluation.bootstrap import bootstrap_auc_difference
 from optirag_core.evaluation.metrics import calibration_bins
+from optirag_core.evaluation.reproduction import plotted
 from optirag_core.evaluation.reproduction.answering import MULTI_HEAD, RETRIEVER_ONLY
 from optirag_core.evaluation.reproduction.document import Figure, Picture, Section, Table
 from optirag_core.evaluation.reproduction.measuring import (
@@ -28,7 +29,7 @@ from optirag_core.evaluation.reproduction.results import Results, auc_figure, co
 from optirag_core.evaluation.reproduction.tables import FROZEN, MAIN
 from optirag_core.evaluation.slices import Slice, Traits, slices_of
 
-STRONG, OUR_CHOICE = "strong regression", "our choice"
+STRONG, OUR_CHOICE, LOST = "strong regression", "our choice", "AUC less full depth"
 NUM_RESAMPLES = 200
 """Of each of some 60 policies."""
 
@@ -81,49 +82,20 @@ def _approximations(results: Results) -> Table:
         "first exit where users are asked for one candidate each; frozen_prefix_after l keeps the prefix's hidden "
         f"states above layer l. Both with exits where a head is at least {SURE:.0%} sure."
     )
-    columns = ("AUC", "mean exit layer", "FLOPs, % of full depth")
+    columns = ("AUC", "mean exit layer", plotted.SHARE)
     return Table("approximations", "Exact and approximate exits", caption, columns, tuple(rows), "Policy")
 
 
 def _pictures(results: Results, traits: Traits) -> Iterator[Picture]:
-    answers = results.cells[MAIN].answers
-    scores = _answers(results)
-    best = CERTIFIED if CERTIFIED in answers else BOTH
-    drawn = [
-        _pareto(results),
-        draw_reliability(
-            Words("reliability", "Reliability", "On the test pairs."),
-            {
-                name: calibration_bins(results.labels, each)
-                for name, each in (
-                    (best, scores[best]), ("LLM alone", scores[RETRIEVER_ONLY]), (STRONG, results.floors[STRONG]),
-                )
-            },
-        ),
-        draw_exit_layers(
-            Words("exits", "Where pairs stop", "By the run's own policy and by algorithm 2 in the paper's form."),
-            {
-                name: dict(Counter(answers[answer].exit_layers.tolist()))
-                for name, answer in ((best, best), ("algorithm 2", MULTI_HEAD))
-            },
-        ),
-        draw_by_layer(
-            Words("layers", "What each layer knows", "AUC of the heads in the paper's form, without evidence."),
-            {
-                "heads": {
-                    int(name.rpartition(" ")[2]): auc_figure(each, results)
-                    for name, each in scores.items()
-                    if name.startswith(f"{HEAD} ")
-                }
-                | {int(answers[RETRIEVER_ONLY].exit_layers.max()): auc_figure(scores[RETRIEVER_ONLY], results)},
-            },
-        ),
-        *_sliced(results, traits, best),
-    ]  # fmt: skip
-    yield from (picture for picture in drawn if picture)
+    best = CERTIFIED if CERTIFIED in results.cells[MAIN].answers else BOTH
+    yield from _pareto(results)
+    yield from _reliability(results, best)
+    yield from _exit_layers(results, best)
+    yield from _layers(results)
+    yield from _sliced(results, traits, best)
 
 
-def _pareto(results: Results) -> Picture | None:
+def _pareto(results: Results) -> tuple[Picture, ...]:
     """AUC less full depth's on the same draws of users: far narrower than two intervals beside each other."""
     found = results.cells[MAIN].answers
     families: dict[str, list[Choice]] = {}
@@ -141,10 +113,42 @@ def _pareto(results: Results) -> Picture | None:
         "pareto", "Accuracy against cost",
         "Every criterion at its thresholds, replayed at the test pairs, with heads that read the evidence.",
     )  # fmt: skip
-    return draw_pareto(words, families, accuracy="AUC less full depth", certified=CERTIFIED)
+    picture = draw_pareto(words, families, accuracy=LOST, certified=CERTIFIED)
+    return plotted.drawn(picture, plotted.choices(words, families, accuracy=LOST))
 
 
-def _sliced(results: Results, traits: Traits, best: str) -> Iterator[Picture | None]:
+def _reliability(results: Results, best: str) -> tuple[Picture, ...]:
+    scores = _answers(results)
+    shown = {best: scores[best], "LLM alone": scores[RETRIEVER_ONLY], STRONG: results.floors[STRONG]}
+    bins = {name: calibration_bins(results.labels, each) for name, each in shown.items()}
+    words = Words("reliability", "Reliability", "On the test pairs.")
+    return plotted.drawn(draw_reliability(words, bins), plotted.reliability(words, bins))
+
+
+def _exit_layers(results: Results, best: str) -> tuple[Picture, ...]:
+    answers = results.cells[MAIN].answers
+    pairs = {
+        name: dict(Counter(answers[answer].exit_layers.tolist()))
+        for name, answer in ((best, best), ("algorithm 2", MULTI_HEAD))
+    }
+    words = Words("exits", "Where pairs stop", "By the run's own policy and by algorithm 2 in the paper's form.")
+    return plotted.drawn(draw_exit_layers(words, pairs), plotted.exit_layers(words, pairs))
+
+
+def _layers(results: Results) -> tuple[Picture, ...]:
+    scores = _answers(results)
+    heads = {
+        int(name.rpartition(" ")[2]): auc_figure(each, results)
+        for name, each in scores.items()
+        if name.startswith(f"{HEAD} ")
+    }
+    last = int(results.cells[MAIN].answers[RETRIEVER_ONLY].exit_layers.max())
+    by_way = {"heads": heads | {last: auc_figure(scores[RETRIEVER_ONLY], results)}}
+    words = Words("layers", "What each layer knows", "AUC of the heads in the paper's form, without evidence.")
+    return plotted.drawn(draw_by_layer(words, by_way), plotted.by_layer(words, by_way))
+
+
+def _sliced(results: Results, traits: Traits, best: str) -> Iterator[Picture]:
     models = {best: _answers(results)[best], STRONG: results.floors[STRONG]}
     found = {
         model: slices_of(results.labels, scores, results.users, traits, seed=results.seed)
@@ -158,7 +162,8 @@ def _sliced(results: Results, traits: Traits, best: str) -> Iterator[Picture | N
             figures = {model: _figure(slices[number]) for model, slices in found.items()}
             rows.append(Row(each.values, each.pairs, figures))
         address = "slices-" + "-".join(by.split())
-        yield draw_slices(Words(address, f"AUC by {by}", "On parts of the test pairs."), rows, by=by)
+        words = Words(address, f"AUC by {by}", "On parts of the test pairs.")
+        yield from plotted.drawn(draw_slices(words, rows, by=by), plotted.slices(words, rows))
 
 
 def _figure(each: Slice) -> Figure:

@@ -17,6 +17,7 @@ from optirag_core.evaluation.reproduction.paper import printed
 from optirag_core.evaluation.reproduction.plots.bars import draw_times
 from optirag_core.evaluation.reproduction.plots.curves import Step, draw_by_layer, draw_sweep
 from optirag_core.evaluation.reproduction.plots.marks import Words
+from optirag_core.evaluation.reproduction.plotted import SHARE, by_layer, drawn, sweep
 from optirag_core.evaluation.reproduction.results import Results, auc_figure, compared, widened
 from optirag_core.evaluation.reproduction.variants import FM, LAST, NONE, SMALLER, TEXT, WEIGHTED
 
@@ -93,7 +94,7 @@ def table4(results: Results, settings: ReproduceSettings) -> Section:
             Figure(100.0 * found.flops_share, digits=1),
             Figure(rate, digits=1, paper=told[row].other if row in told else None),
         )
-    table = widened(table, ("mean exit layer", "FLOPs, % of full depth", "pairs/s"), further)
+    table = widened(table, ("mean exit layer", SHARE, "pairs/s"), further)
     return Section("table4", "Table 4: components", (FORM, _tuning(settings), *_confirmed(results)), (table,))
 
 
@@ -137,7 +138,7 @@ def figure3(results: Results, settings: ReproduceSettings) -> Section:
         "is Vicuna-7B."
     )
     table = Table("times", "Retrieval time", caption, ("ms per user",), rows, "Retriever", ("GCN",))
-    return Section("figure3", "Figure 3: retrieval time", (), (table,), _drawn(picture))
+    return Section("figure3", "Figure 3: retrieval time", (), (table,), drawn(picture))
 
 
 def figure4(results: Results, settings: ReproduceSettings) -> Section:
@@ -152,13 +153,14 @@ def figure4(results: Results, settings: ReproduceSettings) -> Section:
         for label, prefix in (("by depth", HEAD), ("one rate", FIXED_RATE))
     }
     words = Words("figure4", "Learning rates of the heads", "AUC of each exit layer's head, all pairs stopped there.")
+    picture = drawn(draw_by_layer(words, heads), by_layer(words, heads))
     text = "Section 5.2: the rate falls with a head's depth. The paper sees no significant gain from it."
-    return Section("figure4", "Figure 4: learning rates", (text,), (), _drawn(draw_by_layer(words, heads)))
+    return Section("figure4", "Figure 4: learning rates", (text,), (), picture)
 
 
 def figure6(results: Results, settings: ReproduceSettings) -> Section:
     """Sweeps."""
-    pictures = []
+    pictures: list[Picture] = []
     similar = []
     for k in settings.num_similar_users:
         cell = results.cells[f"{SIMILAR} {k}"]
@@ -170,7 +172,8 @@ def figure6(results: Results, settings: ReproduceSettings) -> Section:
         "The same LLM, at full depth, reads more or fewer of them. Times are of one pass each, one after the other.",
     )
     chosen = 4.0 if 4 in settings.num_similar_users else None
-    pictures.append(draw_sweep(words, {"full depth": similar}, setting="similar users", chosen=chosen))
+    picture = draw_sweep(words, {"full depth": similar}, setting="similar users", chosen=chosen)
+    pictures += drawn(picture, sweep(words, similar, setting="similar users"))
     for name, key, values, log in (
         ("figure6b", "threshold", settings.thresholds, True), ("figure6c", "window", settings.windows, False),
     ):  # fmt: skip
@@ -178,9 +181,9 @@ def figure6(results: Results, settings: ReproduceSettings) -> Section:
         steps = [_step(value, answer, results) for value, answer in answers.items() if answer is not None]
         words = Words(name, f"The exit's {key}", "Replayed from one pass at full depth.")
         chosen = PAPERS_THRESHOLD if key == "threshold" else float(PAPERS_WINDOW)
-        cost = "FLOPs, % of full depth"
-        pictures.append(draw_sweep(words, {"algorithm 2": steps}, setting=key, cost=cost, log=log, chosen=chosen))
-    return Section("figure6", "Figure 6: sweeps", (FORM,), (), tuple(each for each in pictures if each))
+        picture = draw_sweep(words, {"algorithm 2": steps}, setting=key, cost=SHARE, log=log, chosen=chosen)
+        pictures += drawn(picture, sweep(words, steps, setting=key, cost=SHARE))
+    return Section("figure6", "Figure 6: sweeps", (FORM,), (), tuple(pictures))
 
 
 SECTIONS: Mapping[Part, Callable[[Results, ReproduceSettings], Section]] = {
@@ -217,7 +220,3 @@ def _confirmed(results: Results) -> list[str]:
         f"The accuracies are replayed from one pass at full depth. Scored live, {len(common):,} pairs of the last row "
         f"have scores that differ by at most {gaps.max():.1e}, and {moved:,} of them stop at another layer."
     ]
-
-
-def _drawn(picture: Picture | None) -> tuple[Picture, ...]:
-    return () if picture is None else (picture,)

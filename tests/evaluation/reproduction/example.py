@@ -3,6 +3,7 @@
 from math import exp, log
 
 from optirag_core.evaluation.metrics import CalibrationBin
+from optirag_core.evaluation.reproduction import plotted
 from optirag_core.evaluation.reproduction.document import Document, Figure, Picture, Section, Table
 from optirag_core.evaluation.reproduction.plots.bars import draw_exit_layers, draw_times
 from optirag_core.evaluation.reproduction.plots.curves import Step, draw_by_layer, draw_reliability, draw_sweep
@@ -169,9 +170,10 @@ def our_pictures() -> list[Picture]:
     exits = {"certified": {0: 312, 2: 18_000, 4: 9_120, 6: 24_736}}
     two = exits | {"paper's": {2: 3_000, 4: 21_120, 6: 28_048}}
     heads = {"trained heads": {layer: near(0.62 + 0.02 * layer) for layer in LAYERS}}
+    reliability = Words("reliability", "Reliability", "All test pairs.")
     drawn = [
         draw_pareto(Words("pareto", "Accuracy against cost", "On the test users."), families, certified="ratio 5"),
-        draw_reliability(Words("reliability", "Reliability", "All test pairs."), bins),
+        *plotted.drawn(draw_reliability(reliability, bins), plotted.reliability(reliability, bins)),
         draw_slices(Words("lengths", "AUC by history length", "Test pairs."), lengths, by="earlier interactions"),
         draw_slices(Words("cold", "AUC by cold start", "Test pairs."), cold, by="user"),
         draw_exit_layers(Words("exits", "Where pairs stop", "All test pairs."), exits),

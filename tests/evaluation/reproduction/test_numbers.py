@@ -15,11 +15,12 @@ def test_round_trip(document: Document, tmp_path: Path) -> None:
     cells = [
         (section.name, each.name, row, column, figure)
         for section in document.sections
-        for each in section.tables
+        for each in [*section.tables, *(picture.numbers for picture in section.pictures if picture.numbers)]
         for row, figures in each.rows
         for column, figure in zip(each.columns, figures, strict=True)
     ]
     assert len(cells) == len(table) > 100
+    assert "reliability" in table["table"].to_pylist()  # a plot's
     for read, (section, name, row, column, figure) in zip(table.to_pylist(), cells, strict=True):
         assert read == {
             "section": section, "table": name, "row": row, "column": column,
