@@ -3,10 +3,14 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import ray
+import torch
+import transformers
 
 from optirag_core.baselines.artifact import read_baselines
 from optirag_core.config.reproduction import PARTS
@@ -36,6 +40,8 @@ CONTROLS = ("user mean", "item mean", "logistic regression", "strong regression"
 FLOORS = {name: PREDICTORS[name] for name in CONTROLS}
 NUM_DEALS = 8
 ASKED, BASELINE = "asked", "score"
+ACCELERATOR = "accelerator_type:"
+"""Begins the names of Ray's resources that say which GPUs there are."""
 
 
 def document_of(study: Study, cells: Mapping[str, Measurement]) -> Document:
@@ -53,6 +59,7 @@ def document_of(study: Study, cells: Mapping[str, Measurement]) -> Document:
             **{f"{kind} ({artifact.version})": artifact.digest for kind, artifact in artifacts.by_kind.items()},
             "seed": str(settings.seed),
             "code version": artifacts["llm"].manifest["code_version"],
+            **_measured_on(),
         },
     )
 
@@ -156,6 +163,18 @@ def _lead(study: Study, dataset: Dataset, num_pairs: int) -> Iterator[str]:
         "One seed but where a table says otherwise. Intervals: 95 %, bootstrap over whole users. Differences: paired, "
         "on the same draws, corrected by Holm for all comparisons of their table."
     )
+
+
+def _measured_on() -> dict[str, str]:
+    """What pairs per second are of."""
+    resources = ray.cluster_resources()
+    devices = [f"{resources.get('CPU', 0.0):g} CPUs", f"{resources.get('GPU', 0.0):g} GPUs"]
+    devices += sorted(name.removeprefix(ACCELERATOR) for name in resources if name.startswith(ACCELERATOR))
+    return {
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "cluster": ", ".join(devices),
+        "libraries": f"torch {torch.__version__}, transformers {transformers.__version__}, ray {ray.__version__}",
+    }
 
 
 def _keys(pairs: pa.Table) -> Iterator[tuple[str, str]]:
