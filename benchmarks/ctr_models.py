@@ -10,7 +10,8 @@ The protocol is that of its own quick start for these models, not that of our st
 and the split is 8 : 1 : 1 at random, so that a model has seen ratings later than those it is asked about. No model
 reads a history; fields are user, item, the user's age, gender and occupation, and the year of release. Each model of
 each library gets the same points of our grid, stops after the first epoch without a better validation loss, and is
-asked for the test pairs once, with the trial of the least validation loss.
+asked for the test pairs once, with the trial of the least validation loss. The library's DCNv2 normalizes its MLP's
+layers by batch, which none of its others does and neither does ours: it runs without that as well.
 """
 
 import argparse
@@ -20,9 +21,12 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -43,7 +47,11 @@ LIKED_FROM = 4
 SPLITS = {"train": 0.8, "valid": 0.1, "test": 0.1}
 WITHOUT_HISTORY: tuple[BaselineName, ...] = ("DeepFM", "AutoInt", "DCNv2", "WuKong", "GDCN", "EulerNet")
 
-PEERS: Mapping[BaselineName, tuple[str, Callable[[BaselinesSettings, Hyperparameters], dict[str, Any]]]] = {
+NUMPY_1 = {"float_": np.float64, "complex_": np.complex128, "unicode_": np.str_, "object_": np.object_}
+
+PLAIN_DCNV2 = "DCNv2 without batch normalization"
+
+PEERS: Mapping[str, tuple[str, Callable[[BaselinesSettings, Hyperparameters], dict[str, Any]]]] = {
     "DeepFM": ("DeepFM", lambda settings, point: _deep(settings, point)),
     "AutoInt": (
         "AutoInt",
@@ -52,12 +60,8 @@ PEERS: Mapping[BaselineName, tuple[str, Callable[[BaselinesSettings, Hyperparame
             "attention_size": settings.embedding_dim, "dropout_probs": [0.0, point.dropout, point.dropout],
         },
     ),
-    "DCNv2": (
-        "DCNV2",
-        lambda settings, point: {
-            **_deep(settings, point), "cross_layer_num": point.num_layers, "structure": "parallel", "reg_weight": 0.0,
-        },
-    ),
+    "DCNv2": ("DCNV2", lambda settings, point: _crossed(settings, point)),
+    PLAIN_DCNV2: ("DCNV2", lambda settings, point: _crossed(settings, point)),
     "EulerNet": (
         "EulerNet",
         lambda _, point: {
@@ -170,7 +174,7 @@ def _write_atomic(splits: Mapping[str, pd.DataFrame], folder: Path) -> None:
         rows.rename(columns=kinds).to_csv(place / f"{DATASET}.{name}.inter", sep="\t", index=False)
 
 
-def _peer(name: BaselineName, settings: BaselinesSettings, folder: Path, seed: int) -> dict[str, float]:
+def _peer(name: str, settings: BaselinesSettings, folder: Path, seed: int) -> dict[str, float]:
     """The library's model with the trial of the least validation loss."""
     library, of_point = PEERS[name]
     trials = []
@@ -186,28 +190,43 @@ def _peer(name: BaselineName, settings: BaselinesSettings, folder: Path, seed: i
             "embedding_size": settings.embedding_dim, "worker": 0, "gpu_id": "", "show_progress": False,
             **of_point(settings, point),
         }  # fmt: skip
-        trials.append(_run(library, config))
+        with _plain_dcnv2() if name == PLAIN_DCNV2 else nullcontext():
+            trials.append(_run(library, config))
     best = min(trials, key=lambda trial: trial["best_valid_result"]["logloss"])["test_result"]
     return {"test_auc": float(best["auc"]), "test_log_loss": float(best["logloss"])}
 
 
 def _run(model: str, config: Mapping[str, Any]) -> dict[str, Any]:
     """The library, with the names of NumPy 1 that it asks for, and its own checkpoints trusted."""
-    for old, new in (("float_", np.float64), ("complex_", np.complex128), ("unicode_", np.str_), ("object_", object)):
+    for old, new in (
+        ("float_", np.float64),
+        ("complex_", np.complex128),
+        ("unicode_", np.str_),
+        ("object_", np.object_),
+    ):
         if old not in np.__dict__:
             setattr(np, old, new)
-    load = torch.load
-    torch.load = lambda *args, **kwargs: load(*args, **{**kwargs, "weights_only": False})
-    try:
+    with mock.patch.object(torch, "load", partial(torch.load, weights_only=False)):
         run = importlib.import_module("recbole.quick_start").run_recbole
         found: dict[str, Any] = run(model=model, dataset=DATASET, config_dict=dict(config))
-    finally:
-        torch.load = load
     return found
+
+
+def _plain_dcnv2() -> AbstractContextManager[Any]:
+    """The library's DCNv2 with the MLP of its other models."""
+    module = importlib.import_module("recbole.model.context_aware_recommender.dcnv2")
+    layers = module.MLPLayers
+    return mock.patch.object(module, "MLPLayers", lambda sizes, dropout, bn: layers(sizes, dropout=dropout))
 
 
 def _deep(settings: BaselinesSettings, point: Hyperparameters) -> dict[str, Any]:
     return {"mlp_hidden_size": list(settings.hidden), "dropout_prob": point.dropout}
+
+
+def _crossed(settings: BaselinesSettings, point: Hyperparameters) -> dict[str, Any]:
+    return {
+        **_deep(settings, point), "cross_layer_num": point.num_layers, "structure": "parallel", "reg_weight": 0.0,
+    }  # fmt: skip
 
 
 def _arguments() -> argparse.Namespace:
