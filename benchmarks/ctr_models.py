@@ -21,7 +21,7 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, chdir, nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -86,7 +86,7 @@ def main() -> None:
         for name in WITHOUT_HISTORY:
             metrics = train_baseline(samples, name, settings, seed).metrics(samples)
             ours.setdefault(name, []).append({key: metrics[key] for key in ("test_auc", "test_log_loss", "seconds")})
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, chdir(folder):  # the library logs where it stands
             _write_atomic(splits, Path(folder))
             for name in PEERS:
                 peers.setdefault(name, []).append(_peer(name, settings, Path(folder), seed))
