@@ -21,5 +21,5 @@ def html_page(template: str, **values: Any) -> str:
 
 
 def number(value: float | None, digits: int = 4) -> str:
-    """Fixed decimals, with `n/a` for what does not exist."""
-    return "n/a" if value is None else f"{value:,.{digits}f}"
+    """Fixed decimals, without a sign before a zero, and `n/a` for what does not exist."""
+    return "n/a" if value is None else f"{value:z,.{digits}f}"

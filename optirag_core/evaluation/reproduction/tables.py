@@ -165,7 +165,7 @@ def figure6(results: Results, settings: ReproduceSettings) -> Section:
     for k in settings.num_similar_users:
         cell = results.cells[f"{SIMILAR} {k}"]
         accuracy = auc_figure(cell.answers[RETRIEVER_ONLY].scores, results)
-        similar.append(Step(k, accuracy, Figure(cell.facts["pairs_per_s"])))
+        similar.append(Step(k, accuracy, Figure(cell.facts["pairs_per_s"], digits=1)))
     words = Words(
         "figure6a",
         "Similar users in the prompt",
@@ -193,7 +193,7 @@ SECTIONS: Mapping[Part, Callable[[Results, ReproduceSettings], Section]] = {
 
 
 def _step(value: float, answer: Answer, results: Results) -> Step:
-    return Step(value, auc_figure(answer.scores, results), Figure(100.0 * answer.flops_share))
+    return Step(value, auc_figure(answer.scores, results), Figure(100.0 * answer.flops_share, digits=1))
 
 
 def _rate(results: Results, path: str) -> float | None:

@@ -72,7 +72,7 @@ def draw_pareto(
         key(canvas, axes)
         reading, num_policies = READING, sum(map(len, drawn.values()))
         if chosen:
-            reading += f" The ring is the certified policy: {certified}."
+            reading += f" Ringed: {certified}."
         if num_unseen:
             reading += f" Not drawn, as far worse: {num_unseen:,} of {num_policies:,} policies."
         label = ", ".join(f"{each.value:.4f} at {each.x:.1f} %" for each in front)

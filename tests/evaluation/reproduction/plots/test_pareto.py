@@ -30,7 +30,7 @@ def test_policies_are_joined_ringed_and_named() -> None:
     }
     picture = draw_pareto(WORDS, families, certified="ratio 0.01")
     assert "of 3 policies, the best have AUC 0.6000 at 30.0 %, 0.7000 at 50.0 %." in picture.svg
-    assert picture.caption.endswith("The ring is the certified policy: ratio 0.01.")
+    assert picture.caption.endswith("Ringed: ratio 0.01.")
     assert {"ratio", "entropy", "certified", "AUC", "% of full depth's FLOPs"} <= set(texts(picture))
     assert "certified" not in texts(draw_pareto(WORDS, families))
 
