@@ -91,6 +91,8 @@ class Scorer:
         self._max_tokens, self._max_waits, self._alone = max_tokens_in_flight, max_waits, deterministic
         self._context = context_length(model.config)
         self._numbers = itertools.count()
+        self._asked: Counter[int] = Counter()  # pairs that came to each head, and those of them that it stopped
+        self._left: Counter[int] = Counter()
         self._forget()
 
     @property
@@ -165,6 +167,8 @@ class Scorer:
                 "itself: step until is_finished, or add these groups as well"
             )
         started = time.perf_counter()
+        self._asked.clear()  # what was scored before would change the rows' last bits
+        self._left.clear()
         numbers = self.add(groups)
         scored: dict[int, ScoredGroup] = {}
         while not self.is_finished:
@@ -247,8 +251,6 @@ class Scorer:
     def _forget(self) -> None:
         self._groups = GroupsInFlight(self.policy.group_stop)
         self._queues = self._empty_queues()
-        self._asked: Counter[int] = Counter()  # pairs that came to each head, and those of them that it stopped
-        self._left: Counter[int] = Counter()
 
     def _empty_queues(self) -> DepthQueues:
         return DepthQueues(
