@@ -30,6 +30,8 @@ from optirag_core.evaluation.reproduction.tables import FROZEN, MAIN
 from optirag_core.evaluation.slices import Slice, Traits, slices_of
 
 STRONG, OUR_CHOICE, LOST = "strong regression", "our choice", "AUC less full depth"
+OWN = "the run's policy"
+"""What rows and plots call `CERTIFIED`: where nothing passed it is full depth, and has no certificate."""
 NUM_RESAMPLES = 200
 """Of each of some 60 policies."""
 
@@ -57,11 +59,11 @@ def _answers(results: Results) -> Mapping[str, np.ndarray]:
 def _worth(results: Results) -> Table:
     answers = _answers(results)
     scores = dict(results.floors)
-    named = {EVIDENCE_ALONE: EVIDENCE_ALONE, "LLM alone": RETRIEVER_ONLY, BOTH: BOTH, CERTIFIED: CERTIFIED}
+    named = {EVIDENCE_ALONE: EVIDENCE_ALONE, "LLM alone": RETRIEVER_ONLY, BOTH: BOTH, OWN: CERTIFIED}
     scores |= {row: answers[name] for row, name in named.items() if name in answers}
     caption = "Floors know all interactions outside of the test split. Both: evidence and LLM, at full depth."
     title = "What the LLM is worth"
-    return compared("worth", title, caption, scores, results, reference=STRONG, ours=(BOTH, CERTIFIED))
+    return compared("worth", title, caption, scores, results, reference=STRONG, ours=(BOTH, OWN))
 
 
 def _approximations(results: Results) -> Table:
@@ -76,7 +78,7 @@ def _approximations(results: Results) -> Table:
     for name in names:
         answer = found[name]
         depth, share = Figure(mean_exit(answer), digits=2), Figure(100.0 * answer.flops_share, digits=1)
-        rows.append((name, (auc_figure(answer.scores, results), depth, share)))
+        rows.append((_shown(name), (auc_figure(answer.scores, results), depth, share)))
     caption = (
         f"Approximate: group_stop k stops a user's candidates together once fewer than k are left, and all at the "
         "first exit where users are asked for one candidate each; frozen_prefix_after l keeps the prefix's hidden "
@@ -107,19 +109,19 @@ def _pareto(results: Results) -> tuple[Picture, ...]:
             results.labels, answer.scores, found[BOTH].scores, results.seed, NUM_RESAMPLES, groups=results.users
         )
         if gap is not None:
-            choice = Choice(name, answer.flops_share, Figure(gap.value, gap.low, gap.high))
+            choice = Choice(_shown(name), answer.flops_share, Figure(gap.value, gap.low, gap.high))
             families.setdefault(group, []).append(choice)
     words = Words(
         "pareto", "Accuracy against cost",
         "Every criterion at its thresholds, replayed at the test pairs, with heads that read the evidence.",
     )  # fmt: skip
-    picture = draw_pareto(words, families, accuracy=LOST, certified=CERTIFIED)
+    picture = draw_pareto(words, families, accuracy=LOST, chosen=OWN)
     return plotted.drawn(picture, plotted.choices(words, families, accuracy=LOST))
 
 
 def _reliability(results: Results, best: str) -> tuple[Picture, ...]:
     scores = _answers(results)
-    shown = {best: scores[best], "LLM alone": scores[RETRIEVER_ONLY], STRONG: results.floors[STRONG]}
+    shown = {_shown(best): scores[best], "LLM alone": scores[RETRIEVER_ONLY], STRONG: results.floors[STRONG]}
     bins = {name: calibration_bins(results.labels, each) for name, each in shown.items()}
     words = Words("reliability", "Reliability", "On the test pairs.")
     return plotted.drawn(draw_reliability(words, bins), plotted.reliability(words, bins))
@@ -129,7 +131,7 @@ def _exit_layers(results: Results, best: str) -> tuple[Picture, ...]:
     answers = results.cells[MAIN].answers
     pairs = {
         name: dict(Counter(answers[answer].exit_layers.tolist()))
-        for name, answer in ((best, best), ("algorithm 2", MULTI_HEAD))
+        for name, answer in ((_shown(best), best), ("algorithm 2", MULTI_HEAD))
     }
     words = Words("exits", "Where pairs stop", "By the run's own policy and by algorithm 2 in the paper's form.")
     return plotted.drawn(draw_exit_layers(words, pairs), plotted.exit_layers(words, pairs))
@@ -149,14 +151,14 @@ def _layers(results: Results) -> tuple[Picture, ...]:
 
 
 def _sliced(results: Results, traits: Traits, best: str) -> Iterator[Picture]:
-    models = {best: _answers(results)[best], STRONG: results.floors[STRONG]}
+    models = {_shown(best): _answers(results)[best], STRONG: results.floors[STRONG]}
     found = {
         model: slices_of(results.labels, scores, results.users, traits, seed=results.seed)
         for model, scores in models.items()
     }
-    for by in dict.fromkeys(each.name for each in found[best]):
+    for by in dict.fromkeys(each.name for each in found[_shown(best)]):
         rows = []
-        for number, each in enumerate(found[best]):
+        for number, each in enumerate(found[_shown(best)]):
             if each.name != by:
                 continue
             figures = {model: _figure(slices[number]) for model, slices in found.items()}
@@ -164,6 +166,10 @@ def _sliced(results: Results, traits: Traits, best: str) -> Iterator[Picture]:
         address = "slices-" + "-".join(by.split())
         words = Words(address, f"AUC by {by}", "On parts of the test pairs.")
         yield from plotted.drawn(draw_slices(words, rows, by=by), plotted.slices(words, rows))
+
+
+def _shown(answer: str) -> str:
+    return OWN if answer == CERTIFIED else answer
 
 
 def _figure(each: Slice) -> Figure:

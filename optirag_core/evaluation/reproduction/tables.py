@@ -47,7 +47,7 @@ def table2(results: Results, settings: ReproduceSettings) -> Section:
         "CTR models learn from all training samples, the LLM from few. TALLRec: the LLM without similar users and "
         "without exits; LLM- and GCN-retriever: with similar users, without exits. The regressions and the last row "
         "are not the paper's: a floor of what counts alone know, and our own system, which reads those counts and "
-        "stops by a certified policy."
+        "stops as its calibration has chosen."
     )
     table = compared("table2", "Models", caption, scores, results, reference=OPTIRAG, ours=(OPTIRAG, own))
     return Section("table2", "Table 2: models", (FORM, _tuning(settings)), (table,))

@@ -172,7 +172,7 @@ def our_pictures() -> list[Picture]:
     heads = {"trained heads": {layer: near(0.62 + 0.02 * layer) for layer in LAYERS}}
     reliability = Words("reliability", "Reliability", "All test pairs.")
     drawn = [
-        draw_pareto(Words("pareto", "Accuracy against cost", "On the test users."), families, certified="ratio 5"),
+        draw_pareto(Words("pareto", "Accuracy against cost", "On the test users."), families, chosen="ratio 5"),
         *plotted.drawn(draw_reliability(reliability, bins), plotted.reliability(reliability, bins)),
         draw_slices(Words("lengths", "AUC by history length", "Test pairs."), lengths, by="earlier interactions"),
         draw_slices(Words("cold", "AUC by cold start", "Test pairs."), cold, by="user"),

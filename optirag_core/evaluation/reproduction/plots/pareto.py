@@ -41,38 +41,38 @@ def draw_pareto(
     *,
     accuracy: str = "AUC",
     higher_is_better: bool = True,
-    certified: str | None = None,
+    chosen: str | None = None,
 ) -> Picture | None:
-    """Draw all policies, join those that no other one beats, and ring the certified one.
+    """Draw all policies, join those that no other one beats, and ring the chosen one.
 
     Args:
         families: e.g. criterion -> its policies.
         accuracy: what the figures are.
         higher_is_better: as AUC; not as log loss.
-        certified: name of the policy that the calibration chose.
+        chosen: name of the policy that the calibration took.
     """
     drawn = {name: _points(row) for name, row in families.items()}
     drawn = {name: row for name, row in drawn.items() if row}
     if not drawn:
         return None
     front = frontier((point for row in drawn.values() for point in row), higher_is_better=higher_is_better)
-    chosen = _points([each for row in families.values() for each in row if each.name == certified])[:1]
+    ringed = _points([each for row in families.values() for each in row if each.name == chosen])[:1]
     with matplotlib.rc_context(PLAIN_STYLE):
         canvas, axes = single_axes()
-        _draw_front(axes, front, chosen)
+        _draw_front(axes, front, ringed)
         _draw_families(axes, drawn)
-        if chosen:
+        if ringed:
             axes.scatter(
-                chosen[0].x, chosen[0].value,
-                s=110, facecolors="none", edgecolors=INK, linewidths=1.3, zorder=3, label="certified",
+                ringed[0].x, ringed[0].value,
+                s=110, facecolors="none", edgecolors=INK, linewidths=1.3, zorder=3, label="chosen",
             )  # fmt: skip
-        num_unseen = _show_near(axes, drawn, [*front, *chosen], higher_is_better=higher_is_better)
+        num_unseen = _show_near(axes, drawn, [*front, *ringed], higher_is_better=higher_is_better)
         axes.set_xlabel("% of full depth's FLOPs")
         axes.set_ylabel(accuracy)
         key(canvas, axes)
         reading, num_policies = READING, sum(map(len, drawn.values()))
-        if chosen:
-            reading += f" Ringed: {certified}."
+        if ringed:
+            reading += f" Ringed: {chosen}."
         if num_unseen:
             reading += f" Not drawn, as far worse: {num_unseen:,} of {num_policies:,} policies."
         label = ", ".join(f"{each.value:.4f} at {each.x:.1f} %" for each in front)
@@ -93,9 +93,9 @@ def _points(choices: Sequence[Choice]) -> list[Point]:
     return points((100.0 * each.flops_share, each.accuracy) for each in choices)
 
 
-def _draw_front(axes: Axes, front: Sequence[Point], chosen: Sequence[Point]) -> None:
+def _draw_front(axes: Axes, front: Sequence[Point], ringed: Sequence[Point]) -> None:
     axes.plot([each.x for each in front], [each.value for each in front], color=INK, linewidth=0.9, zorder=1)
-    telling = [*front, *(point for point in chosen if point not in front)]
+    telling = [*front, *(point for point in ringed if point not in front)]
     axes.errorbar(
         [each.x for each in telling], [each.value for each in telling], yerr=intervals(telling),
         fmt="none", ecolor=MUTED, elinewidth=0.8, capsize=2.0, zorder=1,

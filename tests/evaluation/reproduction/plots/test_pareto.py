@@ -1,4 +1,4 @@
-"""The joined policies are those that no other one beats; the certified one is ringed; far worse ones are counted."""
+"""The joined policies are those that no other one beats; the chosen one is ringed; far worse ones are counted."""
 
 import pytest
 
@@ -28,11 +28,11 @@ def test_policies_are_joined_ringed_and_named() -> None:
         "ratio": [Choice("ratio 0.01", 0.5, Figure(0.7, 0.69, 0.71)), Choice("ratio 0.1", 0.3, Figure(0.6))],
         "entropy": [Choice("entropy 1", 0.6, Figure(0.69)), Choice("nothing", 0.1, Figure(None))],
     }
-    picture = draw_pareto(WORDS, families, certified="ratio 0.01")
+    picture = draw_pareto(WORDS, families, chosen="ratio 0.01")
     assert "of 3 policies, the best have AUC 0.6000 at 30.0 %, 0.7000 at 50.0 %." in picture.svg
     assert picture.caption.endswith("Ringed: ratio 0.01.")
-    assert {"ratio", "entropy", "certified", "AUC", "% of full depth's FLOPs"} <= set(texts(picture))
-    assert "certified" not in texts(draw_pareto(WORDS, families))
+    assert {"ratio", "entropy", "chosen", "AUC", "% of full depth's FLOPs"} <= set(texts(picture))
+    assert "chosen" not in texts(draw_pareto(WORDS, families))
 
 
 @pytest.mark.parametrize("higher_is_better", [True, False])
@@ -45,6 +45,6 @@ def test_far_worse_policies_are_counted(higher_is_better: bool) -> None:
 
 
 def test_one_policy_and_none() -> None:
-    picture = draw_pareto(WORDS, {"a": [Choice("full", 1.0, Figure(0.7))]}, certified="full")
+    picture = draw_pareto(WORDS, {"a": [Choice("full", 1.0, Figure(0.7))]}, chosen="full")
     assert "0.7000 at 100.0 %." in picture.svg
     assert draw_pareto(WORDS, {"a": [Choice("full", 1.0, Figure(float("nan")))], "b": []}) is None
