@@ -71,8 +71,8 @@ def test_groups_without_evidence_and_without_candidates(informed):
 
 
 def test_explaining_leaves_groups_in_flight_alone(informed):
+    expected = Scorer(*informed, RATIO).score(GROUPS).scores
     scorer = Scorer(*informed, RATIO)
-    expected = scorer.score(GROUPS).scores
     scorer.add(GROUPS)
     explain_group(scorer, GROUPS[0], expected[0], EVIDENCE)
     came = {}
