@@ -34,17 +34,17 @@ from optirag_core.engine.trace import Trace
 from optirag_core.errors import ConfigError, OptiragError
 
 log = logging.getLogger(__name__)
-FEW = 8
-"""Where one of so many pairs that came to a head or fewer were stopped by it, rows pass its layer whole: opening it
-costs each pair its last token's share of the layer and a layer's worth of kernel calls, and saves those that stop 5 / 6
-of it."""
+OPENED_ABOVE = 1 / 8
+"""Of the pairs that come to a head, the share that stops there above which its layer is opened. That costs every pair
+its last token's part of the layer, and a layer's kernel calls; it saves 5 / 6 of the layer for a pair that stops."""
 
 
 class Scorer:
     """Scores user groups with a decoder of `transformers` and its exit heads.
 
-    `add` and `step` let groups in while others are in flight; `score` is that loop over groups known beforehand. A
-    scorer serves one thread. Several may share a model, also with plain forward passes: none of them changes it.
+    `add` and `step` let groups in while others are in flight; `score` is that loop over groups known beforehand, and
+    gives the same groups the same bits. A scorer serves one thread. Several may share a model, also with plain forward
+    passes: none of them changes it.
     """
 
     def __init__(
@@ -91,8 +91,8 @@ class Scorer:
         self._max_tokens, self._max_waits, self._alone = max_tokens_in_flight, max_waits, deterministic
         self._context = context_length(model.config)
         self._numbers = itertools.count()
-        self._asked: Counter[int] = Counter()  # pairs that came to each head, and those of them that it stopped
-        self._left: Counter[int] = Counter()
+        self._came: Counter[int] = Counter()  # pairs by head, and those of them that stopped there
+        self._stopped: Counter[int] = Counter()
         self._forget()
 
     @property
@@ -167,8 +167,8 @@ class Scorer:
                 "itself: step until is_finished, or add these groups as well"
             )
         started = time.perf_counter()
-        self._asked.clear()  # what was scored before would change the rows' last bits
-        self._left.clear()
+        self._came.clear()  # what was scored before would change the rows' last bits
+        self._stopped.clear()
         numbers = self.add(groups)
         scored: dict[int, ScoredGroup] = {}
         while not self.is_finished:
@@ -310,14 +310,14 @@ class Scorer:
         ]
         moving, held = _apart(self._survivors(passed, goes_on), verdicts) if any(goes_on) else (None, {})
         self._groups.record(pairs, p_yes(logits).tolist(), layer, stable, verdicts)
-        self._asked[layer] += len(pairs)
-        self._left[layer] += goes_on.count(False)
+        self._came[layer] += len(pairs)
+        self._stopped[layer] += goes_on.count(False)
         self._queue(moving, held, verdicts)
 
     def _pass(self, flight: Flight, layer: int) -> Flight | OpenLayer:
-        """A row through a layer with a head: whole where hardly a pair stops, else only what the head reads."""
-        hardly = not self._alone and self._left[layer] * FEW <= self._asked[layer]
-        if hardly and layer < self.shape.num_layers:
+        """A row through a layer with a head: whole where few pairs stop, else only what the head reads."""
+        few_stop = not self._alone and self._stopped[layer] <= OPENED_ABOVE * self._came[layer]
+        if few_stop and layer < self.shape.num_layers:
             return self._decoder.advance(flight, layer)
         return self._decoder.open_next(self._decoder.advance(flight, layer - 1))
 

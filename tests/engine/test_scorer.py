@@ -116,7 +116,7 @@ def test_the_same_groups_give_the_same_bits(model, heads):
         (1e9, False, [11, 0, 0]),  # everybody at the first head; a call's first row is passed whole
     ],
 )
-def test_a_layer_that_hardly_a_pair_leaves_is_passed_whole(model, heads, monkeypatch, threshold, deterministic, opened):
+def test_a_layer_at_whose_head_few_stop_is_passed_whole(model, heads, monkeypatch, threshold, deterministic, opened):
     groups = [random_group(40, [3, 5, 2], seed) for seed in range(12)]
     policy = replace(RATIO, threshold=threshold)
     scorer = Scorer(model, heads, policy, max_tokens_in_flight=120, deterministic=deterministic)  # a group per step

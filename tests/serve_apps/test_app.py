@@ -46,6 +46,11 @@ def client(small: Settings, file_and_token: tuple[Path, str]) -> Iterator[httpx.
             yield client
 
 
+def answered(response: httpx.Response) -> dict:
+    assert response.status_code == 200, response.text
+    return response.json()
+
+
 def test_it_answers_stores_and_rolls(
     client: httpx.Client, small: Settings, file_and_token: tuple[Path, str], own_workspace: Settings
 ):
@@ -55,17 +60,17 @@ def test_it_answers_stores_and_rolls(
     items = dataset.items["item_id"].to_pylist()
     user_id = dataset.interactions["user_id"][0].as_py()
     event = {"event_id": str(uuid.uuid4()), "user_id": "new", "item_id": items[0], "rating": 9}
-    stored = client.post("/v1/interactions", json={"events": [event]}).json()
+    stored = answered(client.post("/v1/interactions", json={"events": [event]}))
     assert stored["outcomes"][0]["status"] == "stored"
-    assert not client.post("/v1/score", json={"user_id": "new", "item_ids": items[1:3]}).json()["cold_start"]
-    before = client.post("/v1/score", json={"user_id": user_id, "item_ids": items[:5]}).json()
+    assert not answered(client.post("/v1/score", json={"user_id": "new", "item_ids": items[1:3]}))["cold_start"]
+    before = answered(client.post("/v1/score", json={"user_id": user_id, "item_ids": items[:5]}))
     assert [item["score"] is not None for item in before["items"]] == [True] * 5
 
     update(changed(small, serving={"max_calls": 8}), Doors(str(file_and_token[0]), False))
-    after = client.post("/v1/score", json={"user_id": user_id, "item_ids": items[:5]}).json()
+    after = answered(client.post("/v1/score", json={"user_id": user_id, "item_ids": items[:5]}))
     scores = [[item["score"] for item in answer["items"]] for answer in (before, after)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-5)
-    assert [entry["item_id"] for entry in client.get("/v1/users/new").json()["history"]] == items[:1]
+    assert [entry["item_id"] for entry in answered(client.get("/v1/users/new"))["history"]] == items[:1]
 
 
 def test_the_walk_through_of_the_client_runs(client: httpx.Client, file_and_token: tuple[Path, str], capsys):

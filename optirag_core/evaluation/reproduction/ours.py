@@ -29,9 +29,8 @@ from optirag_core.evaluation.reproduction.results import Results, auc_figure, co
 from optirag_core.evaluation.reproduction.tables import FROZEN, MAIN
 from optirag_core.evaluation.slices import Slice, Traits, slices_of
 
-STRONG, OUR_CHOICE, LOST = "strong regression", "our choice", "AUC less full depth"
-OWN = "the run's policy"
-"""What rows and plots call `CERTIFIED`: where nothing passed it is full depth, and has no certificate."""
+STRONG, OWN, LOST = "strong regression", "the run's policy", "AUC less full depth"
+"""`OWN` is what rows and plots call `CERTIFIED`: where nothing passed it is full depth, and has no certificate."""
 NUM_RESAMPLES = 200
 """Of each of some 60 policies."""
 
@@ -102,7 +101,7 @@ def _pareto(results: Results) -> tuple[Picture, ...]:
     found = results.cells[MAIN].answers
     families: dict[str, list[Choice]] = {}
     for name, answer in found.items():
-        group = family(name) or (OUR_CHOICE if name == CERTIFIED else None)
+        group = family(name) or (OWN if name == CERTIFIED else None)
         if group is None:
             continue
         gap = bootstrap_auc_difference(

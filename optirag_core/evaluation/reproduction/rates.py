@@ -72,7 +72,7 @@ def retrieval(settings: Settings, artifacts: Artifacts, encoder_place: Path, *, 
     """Figure 3: milliseconds per user to find `prompt.num_similar_users` by the GCN and by reading histories.
 
     The GCN's vectors are looked up; a history is read by the encoder. Both then search exactly, the text's over random
-    vectors of its width, which take as long as any. What training the GCN took is `training_ms`, per user.
+    vectors of its width, which take as long as any.
     """
     texts = NodeTexts.open(settings, artifacts["dataset"].path)
     encoder = TextEncoder.load(settings.retriever.text, encoder_place, device=torch.device(device))

@@ -37,7 +37,7 @@ def test_a_sweep(cost):
 
 
 def test_policies_of_all_families():
-    families = {"ratio": [Choice("ratio 0.01", 0.25, HALF)], "our choice": [Choice("certified", 1.0, MOST)]}
+    families = {"ratio": [Choice("ratio 0.01", 0.25, HALF)], "the run's policy": [Choice("certified", 1.0, MOST)]}
 
     assert shown(plotted.choices(WORDS, families, accuracy="AUC")) == [
         ["Policy", "AUC", plotted.SHARE], ["ratio 0.01", "0.5000", "25.0"], ["certified", "0.9000", "100.0"]
