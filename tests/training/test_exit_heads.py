@@ -240,6 +240,18 @@ def test_heads_that_learn_nothing_from_the_llm_are_about_the_evidence_alone(mode
     assert max(losses.mean().item() for losses in trained) < alone.mean().item() + 0.02
 
 
+def test_few_answers_leave_every_head_at_the_evidence_alone(model):
+    """Eight answers cannot say what a copy that knows nothing is worth beside it."""
+    few, validation = random_answers(8, seed=1, evidence=True), random_answers(40, seed=2, evidence=True)
+    validation = replace(validation, labels=answers_of(2 * validation.evidence[:, 0]))
+    heads = with_evidence(model, weights=(2.0, 0.0, 0.0))
+
+    train_exit_heads(heads, few, SETTINGS, seed=0, validation=validation)
+
+    for layer in (*LAYERS, FINAL):
+        torch.testing.assert_close(head_logit(heads, layer, validation), head_logit(heads, 0, validation))
+
+
 def test_heads_start_between_their_copy_and_the_evidence(model):
     """Answers follow half the copy's logit and three times the evidence's: the start finds both, without an epoch."""
     raw, heads = random_answers(20_000, evidence=True), with_evidence(model)
