@@ -315,8 +315,12 @@ class Scorer:
         self._queue(moving, held, verdicts)
 
     def _pass(self, flight: Flight, layer: int) -> Flight | OpenLayer:
-        """A row through a layer with a head: whole where few pairs stop, else only what the head reads."""
-        few_stop = not self._alone and self._stopped[layer] <= OPENED_ABOVE * self._came[layer]
+        """A row through a layer with a head: whole where few of those before it stopped, else only what the head reads.
+
+        A first row is opened: that costs it a tenth of the layer where none stops, and saves most of it where all do.
+        """
+        came, stopped = self._came[layer], self._stopped[layer]
+        few_stop = not self._alone and came > 0 and stopped <= OPENED_ABOVE * came
         if few_stop and layer < self.shape.num_layers:
             return self._decoder.advance(flight, layer)
         return self._decoder.open_next(self._decoder.advance(flight, layer - 1))

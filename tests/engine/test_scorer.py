@@ -111,9 +111,9 @@ def test_the_same_groups_give_the_same_bits(model, heads):
 @pytest.mark.parametrize(
     ("threshold", "deterministic", "opened"),
     [
-        (0.0, False, [0, 0, 0]),  # nobody stops early
+        (0.0, False, [1, 1, 1]),  # nobody stops early; a call's first row finds out
         (0.0, True, [12, 12, 12]),
-        (1e9, False, [11, 0, 0]),  # everybody at the first head; a call's first row is passed whole
+        (1e9, False, [12, 0, 0]),  # everybody at the first head
     ],
 )
 def test_a_layer_at_whose_head_few_stop_is_passed_whole(model, heads, monkeypatch, threshold, deterministic, opened):
