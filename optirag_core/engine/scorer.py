@@ -317,7 +317,7 @@ class Scorer:
     def _pass(self, flight: Flight, layer: int) -> Flight | OpenLayer:
         """A row through a layer with a head: whole where few of those before it stopped, else only what the head reads.
 
-        A first row is opened: that costs it a tenth of the layer where none stops, and saves most of it where all do.
+        A first row is opened: that costs less where none stops than passing it whole costs where all do.
         """
         came, stopped = self._came[layer], self._stopped[layer]
         few_stop = not self._alone and came > 0 and stopped <= OPENED_ABOVE * came
