@@ -19,6 +19,7 @@ from optirag_core.planning.accelerators import GIB
 from optirag_core.planning.capacity import plan_capacity
 from optirag_core.planning.counts import ASSUMED_TOKENS, assumed_counts, count
 from optirag_core.planning.plan import Plan, Stage, plan
+from optirag_core.planning.study import plan_study
 from ray_jobs.capacity import capacity_lines
 from ray_jobs.session import one_line_errors
 
@@ -29,7 +30,7 @@ HEADINGS = ("", "stage", "workers", "memory of one", "steps", "FLOPs", "hours")
 
 def print_plan(settings: Settings, job: str) -> None:
     """Print the plan of a job's own stages, or of all where it has none that runs the LLM."""
-    planned = plan(settings)
+    planned = plan_study(settings) if job == "reproduce" else plan(settings)
     own = [stage for stage in planned.stages if stage.job == job]
     print("\n".join(lines(settings, planned, own or planned.stages)))
 

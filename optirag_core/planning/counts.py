@@ -45,6 +45,7 @@ class Counts:
     labelled_prompts: int  # that exit features are computed of
     labelled_pairs: int
     policy_prompts: int  # those of the policy's users
+    test_prompts: int  # those of the test users
     head_answers: int  # that the heads learn from
     prefix_tokens: float
     cold_prefix_tokens: float  # without similar users
@@ -84,7 +85,7 @@ def assumed_counts(settings: Settings) -> Counts:
     labelled = 2 * heads + policy + settings.exit_features.test_users
     return Counts(
         prompts=prompts, candidates=CANDIDATES, labelled_prompts=labelled, labelled_pairs=int(labelled * CANDIDATES),
-        policy_prompts=policy,
+        policy_prompts=policy, test_prompts=settings.exit_features.test_users,
         head_answers=int(heads * CANDIDATES), prefix_tokens=PREFIX_TOKENS * (own + similar) / PREFIX_ENTRIES,
         cold_prefix_tokens=PREFIX_TOKENS * own / PREFIX_ENTRIES, suffix_tokens=SUFFIX_TOKENS, ratings=own + similar,
         sources=(),
@@ -99,7 +100,7 @@ def _of_dataset(settings: Settings, dataset: Dataset, counts: Counts) -> Counts:
     counted = replace(
         counts, prompts=_few(settings, len(tuned)), candidates=_pairs(tuned) / max(1, len(tuned)),
         labelled_prompts=len(labelled), labelled_pairs=_pairs(labelled), head_answers=_pairs(heads),
-        policy_prompts=len(labelled.filter(pc.field("purpose") == "policy")),
+        policy_prompts=len(labelled.filter(pc.field("purpose") == "policy")), test_prompts=len(test),
     )  # fmt: skip
     return _said(counted, f"prompts and pairs: counted in the data set of {settings.workspace}")
 

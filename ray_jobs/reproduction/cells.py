@@ -6,38 +6,24 @@ trains is a chain of jobs, one after the other as well.
 """
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 import torch
 
-from optirag_core.config.reproduction import Part
 from optirag_core.config.settings import Settings
+from optirag_core.evaluation.reproduction.cells import LLM_RATES, RATES, RETRIEVAL, cells_of
 from optirag_core.evaluation.reproduction.measurement import Measurement
 from optirag_core.evaluation.reproduction.tables import FROZEN, MAIN, PRUNED, SIMILAR
-from optirag_core.evaluation.reproduction.variants import FM, LAST, NONE, SMALLER, TEXT, WEIGHTED
+from optirag_core.evaluation.reproduction.variants import NONE, SMALLER
 from optirag_core.inference.opening import Artifacts, Pin, open_artifacts
 from optirag_core.recipes import Recipe
 from ray_jobs.reproduction import tasks
 from ray_jobs.reproduction.study import Study, retrieved, tuned
 
 log = logging.getLogger(__name__)
-RETRIEVAL, RATES, LLM_RATES = "retrieval", "rates", "rates of LLMs"
-CELLS: Mapping[Part, Sequence[str]] = {
-    "table2": (MAIN, NONE, TEXT),
-    "table3": (MAIN, LAST, WEIGHTED),
-    "table4": (MAIN, NONE, RATES),
-    "table5": (MAIN, FM),
-    "table9": (MAIN, PRUNED, SMALLER, LLM_RATES),
-    "figure3": (RETRIEVAL,),
-    "figure4": (MAIN,),
-    "figure6": (MAIN, SIMILAR),
-    "ours": (MAIN, FROZEN),
-}
-"""What the parts are made of; the others need no cell."""
-
 Task = Callable[..., Measurement]
 """(settings, artifacts, device, what it is asked) -> what it has measured."""
 
@@ -72,7 +58,6 @@ class Cell:
 
 def measure(study: Study) -> dict[str, Measurement]:
     """Every cell that the parts need, by name; those that are there are not measured again."""
-    names = dict.fromkeys(name for part in study.settings.reproduce.parts for name in CELLS.get(part, ()))
     found: dict[str, Measurement] = {}
     timed: list[Cell] = []
     running: dict[ray.ObjectRef, Cell] = {}
@@ -85,7 +70,7 @@ def measure(study: Study) -> dict[str, Measurement]:
         study.keep(cell.recipe, found[cell.name])
         log.info("%s: measured", cell.name)
 
-    for cell in (cell for name in names for cell in _cells(study, name)):
+    for cell in (cell for name in cells_of(study.settings) for cell in _cells(study, name)):
         kept = study.kept(cell.recipe)
         if kept is not None:
             log.info("%s: measured before", cell.name)

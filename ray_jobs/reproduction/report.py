@@ -22,6 +22,7 @@ from optirag_core.evaluation.known import Known
 from optirag_core.evaluation.leak_audit import audit
 from optirag_core.evaluation.metrics import binary_metrics
 from optirag_core.evaluation.predictors import PAIR_KEY, PREDICTORS, predictions
+from optirag_core.evaluation.reproduction.cells import LLM_RATES, RATES, RETRIEVAL
 from optirag_core.evaluation.reproduction.document import Document, Figure, Section
 from optirag_core.evaluation.reproduction.measurement import Answer, Measurement
 from optirag_core.evaluation.reproduction.opening_sections import leaks, mean_over_deals, table1
@@ -33,7 +34,6 @@ from optirag_core.evaluation.slices import Traits
 from optirag_core.inference.requests import test_requests
 from optirag_core.retrieval.vectors import load_vectors
 from ray_jobs.evaluate import NAMES, SPLITS
-from ray_jobs.reproduction.cells import LLM_RATES, RATES, RETRIEVAL
 from ray_jobs.reproduction.study import Study
 
 CONTROLS = ("user mean", "item mean", "logistic regression", "strong regression")

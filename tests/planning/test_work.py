@@ -16,7 +16,8 @@ from tests.planning.test_activations import BATCH, CONFIG, real_module
 SHAPE = ModelShape.of(SMALL)
 #  a layer, per token: 2 (4*8*8 + 3*8*16) = 1280; attention of 10 tokens: 4*8*10*10 = 3200
 COUNTS = Counts(
-    prompts=10, candidates=2, labelled_prompts=0, labelled_pairs=0, policy_prompts=0, head_answers=0,
+    prompts=10, candidates=2, labelled_prompts=0, labelled_pairs=0, policy_prompts=0, test_prompts=0,
+    head_answers=0,
     prefix_tokens=6, cold_prefix_tokens=2, suffix_tokens=2, ratings=0, sources=(),
 )  # fmt: skip
 
