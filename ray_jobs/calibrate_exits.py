@@ -14,7 +14,7 @@ from optirag_core.inference.parts import open_heads
 from optirag_core.inference.policy import require_dtype
 from optirag_core.recipes import exit_policy_recipe
 from optirag_core.training.exit_features import read_traces
-from optirag_core.training.exit_policy import calibrate
+from optirag_core.training.exit_policy import calibrate, evidence_alone
 from optirag_core.training.learn_then_test import users_needed
 from ray_jobs.command import run_job
 
@@ -34,14 +34,17 @@ def calibrate_exits(settings: Settings) -> Artifact:
     frozen = recorded.manifest["config"]["exit_features"]["frozen_prefixes"]
     features, traces = read_traces(recorded.path, heads, settings.exit_policy.window, frozen)
     labels = features.labels.numpy().astype(int)
-    calibrations = calibrate(traces, labels, features.users, settings.calibration, seed=settings.seed)
+    if heads.only_evidence:
+        calibrations = {NORMAL: evidence_alone(traces, labels, features.users, settings.calibration)}
+    else:
+        calibrations = calibrate(traces, labels, features.users, settings.calibration, seed=settings.seed)
     with scratch_folder() as files:
         save_calibrations(files, calibrations)
         artifact = recipe.save(artifacts.workspace, files, _metrics(calibrations))
     _tell(calibrations[NORMAL])
     if OVERLOAD in calibrations:
         log.info("for busy times: %s", _cost(calibrations[OVERLOAD]))
-    elif settings.calibration.overload_epsilon is not None:
+    elif settings.calibration.overload_epsilon is not None and calibrations[NORMAL].certified.flops_share:
         log.info("no cheaper policy for busy times within %g nats", settings.calibration.overload_epsilon)
     return artifact
 

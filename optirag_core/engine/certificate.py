@@ -26,7 +26,7 @@ class Candidate:
     mean_exit_layer: float
     excess_loss: float  # nats against full depth: mean over users of the clipped mean over a user's pairs
     auc_difference: float | None  # against full depth; None outside of the order, and where only one class is present
-    p_value: float | None = None  # of H0: the excess loss is at least epsilon; None where it was not tested
+    p_value: float | None = None  # of H0: the excess loss is at least epsilon; None where there was no test
     accepted: bool = False
 
 
@@ -36,7 +36,8 @@ class Calibration:
 
     With confidence 1 - delta over the draw of the users, the chosen policy's expected excess loss is below epsilon. A
     user's loss is the mean over its pairs of (log loss where the pair stops - log loss at full depth), clipped to
-    [-1, 1]; the users that it was tested on had no part in the order of the tests. Full depth needs no test.
+    [-1, 1]; the users that it was tested on had no part in the order of the tests. What changes no answer needs no
+    test: full depth, and the evidence alone where full depth says the same.
     """
 
     epsilon: float  # nats
@@ -63,6 +64,8 @@ class Calibration:
         """The certificate in one sentence."""
         if not self.chosen:
             return f"full depth: no cheaper policy passed on {self.num_users:,} users"
+        if self.certified.p_value is None:
+            return "no answer changes, as full depth says what the evidence says"
         return (
             f"with confidence {1 - self.delta:.0%} it costs at most {self.epsilon:g} nats of log loss against full "
             f"depth (p = {self.certified.p_value:.4f} on {self.num_users:,} users)"

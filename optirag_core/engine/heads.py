@@ -103,6 +103,15 @@ class ExitHeads(nn.Module):
         """What the head at a layer makes of the evidence, which it must read; at depth 0 there is nothing else."""
         return cast("EvidenceHead", self.heads["0"] if layer == 0 else self[layer].evidence)
 
+    @property
+    def only_evidence(self) -> bool:
+        """Whether full depth says of every pair what depth 0 says: its head gives the hidden state no weight."""
+        if not self.num_features:
+            return False
+        last, alone = self.on_evidence(self.num_layers), self.on_evidence(0)
+        same = torch.equal(last.weight, alone.weight) and torch.equal(last.bias, alone.bias)
+        return same and not self[self.num_layers].weight.any()
+
     @torch.no_grad()
     def start_from_evidence(self, weights: Tensor, bias: float) -> None:
         """Put the regression on every head; training finds its weight beside the copy.

@@ -37,13 +37,14 @@ class ReportContext:
 
 def write_report(path: Path, summary: Summary, context: ReportContext) -> None:
     """Write the HTML file; it needs nothing else, neither beside it nor from a network."""
+    calibration = context.calibration
     html = html_page(
         TEMPLATE,
         summary=summary,
         context=context,
         words=sentences,
         worth_plot=None if summary.worth is None else draw_worth(summary.worth),
-        calibration_plot=None if context.calibration is None else draw_calibration(context.calibration),
+        calibration_plot=draw_calibration(calibration) if calibration and calibration.num_users else None,
         plots=draw_plots(summary, context.history_lengths),
         curves=draw_curves(context.curves),
     )

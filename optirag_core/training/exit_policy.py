@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -56,7 +56,7 @@ def calibrate(
     """
     labels, ranks = _checked(traces, labels, users, seed)
     if ranks.max(initial=0) < 1:  # one half of the users would be empty
-        return {NORMAL: _uncalibrated(traces, labels, users, settings)}
+        return {NORMAL: _untested(traces, labels, users, settings)}
     num_learning = math.ceil(LEARNING_SHARE * (ranks.max() + 1))
     learning = TracedUsers.of(traces, labels, ranks, ranks < num_learning)
     certifying = TracedUsers.of(traces, labels, ranks, ranks >= num_learning)
@@ -72,21 +72,37 @@ def calibrate(
     return {NORMAL: normal, OVERLOAD: loose} if is_cheaper else {NORMAL: normal}
 
 
-def _uncalibrated(
+def evidence_alone(
+    traces: Mapping[int | None, Trace], labels: np.ndarray, users: np.ndarray, settings: CalibrationSettings
+) -> Calibration:
+    """No layer for any pair: for heads that say the same at full depth (`ExitHeads.only_evidence`).
+
+    It changes no answer, which needs no test and no users. Arguments as of `calibrate`.
+    """
+    everything, no_layers = full_depth(traces[None])
+    policy = replace(everything, evidence_confidence=0.5)
+    free = Candidate(
+        policy, no_layers, flops_share=0.0, mean_exit_layer=0.0, excess_loss=0.0, auc_difference=None, accepted=True
+    )
+    return _untested(traces, labels, users, settings, [free])
+
+
+def _untested(
     traces: Mapping[int | None, Trace],
     labels: np.ndarray,
     users: np.ndarray,
     settings: CalibrationSettings,
+    others: Sequence[Candidate] = (),
 ) -> Calibration:
-    """Full depth, which needs no test."""
+    """Full depth, or the last of others that need no test either."""
     trace = traces[None]
     everything = Candidate(
         *full_depth(trace), flops_share=1.0, mean_exit_layer=float(trace.shape.num_layers), excess_loss=0.0,
         auc_difference=None, accepted=True,
     )  # fmt: skip
     return Calibration(
-        settings.epsilon, settings.delta, num_users=0, num_pairs=0, chosen=0, upper_bound=0.0,
-        data=_digest(traces, labels, users), candidates=(everything,),
+        settings.epsilon, settings.delta, num_users=0, num_pairs=0, chosen=len(others), upper_bound=0.0,
+        data=_digest(traces, labels, users), candidates=(everything, *others),
     )  # fmt: skip
 
 

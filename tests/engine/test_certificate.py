@@ -40,6 +40,13 @@ def test_full_depth_saves_nothing_and_says_so():
     assert nothing.statement == "full depth: no cheaper policy passed on 1,500 users"
 
 
+def test_what_changes_no_answer_is_not_said_to_be_tested():
+    free = replace(CHEAP, flops_share=0.0, p_value=None)
+    untested = replace(CALIBRATION, num_users=0, candidates=(FULL, free))
+    assert (untested.certified, untested.flops_ratio) == (free, None)
+    assert untested.statement == "no answer changes, as full depth says what the evidence says"
+
+
 def test_json_keeps_everything():
     assert Calibration.from_json(CALIBRATION.to_json()) == CALIBRATION
 

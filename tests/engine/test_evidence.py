@@ -87,6 +87,21 @@ def test_heads_start_at_the_plain_copy_plus_the_floors_logit(model):
         torch.testing.assert_close(p_yes(heads[layer](hidden, evidence)), (difference + floor).sigmoid())
 
 
+def test_full_depth_that_gives_the_hidden_state_no_weight_says_what_the_evidence_says(model):
+    heads = ExitHeads(model, (3, 5), ANSWERS, 2)
+    heads.start_from_evidence(torch.tensor([1.0, -2.0]), 0.5)
+    assert not heads.only_evidence  # a copy of the LM's head
+    with torch.no_grad():
+        heads[7].weight.zero_()
+    evidence = rows(4, 2, seed=1)
+    assert heads.only_evidence
+    assert torch.equal(heads[7](rows(4, 32), evidence), heads.on_evidence(0)(evidence))
+    with torch.no_grad():
+        heads[7].evidence.bias += 0.1
+    assert not heads.only_evidence
+    assert not ExitHeads(model, (3, 5), ANSWERS).only_evidence
+
+
 def test_heads_with_evidence_are_saved_and_loaded_whole(model, informed, tmp_path):
     informed.save(tmp_path)
     loaded = ExitHeads(model, informed.layers, ANSWERS, NUM_FEATURES)

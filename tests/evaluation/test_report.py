@@ -296,6 +296,14 @@ def test_a_policy_without_exit_layers_shows_none(render, summary, calibration):
     assert "Pairs stop by exit layers none evidence alone decides from 0.9700 sure" in text
 
 
+def test_where_nothing_had_to_be_tested_no_plot_says_what_was(render, summary, calibration):
+    free = replace(calibration.certified, p_value=None, flops_share=0.0)
+    untested = replace(calibration, num_users=0, num_pairs=0, chosen=1, candidates=(calibration.candidates[0], free))
+    text = Page(render(summary, calibration=untested, exit_policy=free.policy)).text
+    assert "Certified: no answer changes, as full depth says what the evidence says." in text
+    assert "no layer is run" in text and "What exits cost and save" not in text
+
+
 def test_says_what_the_run_left_out(render, summary):
     page = Page(render(replace(summary, run=replace(RUN, dropped_entries=1234))))
     for part in (

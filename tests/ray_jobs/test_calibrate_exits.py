@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 from optirag_core.config.exits import CalibrationSettings
-from optirag_core.engine.certificate import CERTIFICATE_FILE, NORMAL, OVERLOAD, Calibration
+from optirag_core.engine.certificate import CERTIFICATE_FILE, NORMAL, OVERLOAD, Calibration, load_calibrations
 from optirag_core.errors import ArtifactCorrupt
 from optirag_core.inference.opening import TRAINED, open_artifacts
 from optirag_core.inference.parts import open_heads, open_scorer, open_scorers
@@ -60,6 +61,27 @@ def test_the_endpoint_gets_a_cheaper_policy_on_the_same_weights(own_workspace):
     assert scorers[NORMAL]._heads is scorers[OVERLOAD]._heads
     assert scorers[NORMAL]._decoder._model is scorers[OVERLOAD]._decoder._model
     assert open_scorer(settings, artifacts).policy == certified[NORMAL].policy
+
+
+def test_heads_that_read_no_hidden_state_run_no_layer(own_workspace, monkeypatch):
+    """Whatever the bound and however few the users."""
+
+    def without_states(settings, artifacts):
+        heads, own = open_heads(settings, artifacts)
+        head = heads[heads.num_layers]
+        with torch.no_grad():
+            head.weight.zero_()
+        head.evidence.load_state_dict(heads.on_evidence(0).state_dict())
+        return heads, own
+
+    monkeypatch.setattr("ray_jobs.calibrate_exits.open_heads", without_states)
+    settings = changed(own_workspace, calibration={"epsilon": 1e-6, "overload_epsilon": 0.9})
+
+    artifact = calibrate_exits(settings)
+
+    assert list(load_calibrations(artifact.path)) == [NORMAL]
+    assert Calibration.load(artifact.path).certified.flops_share == 0
+    assert open_scorer(settings, open_artifacts(settings, *TRAINED)).policy.evidence_confidence == 0.5
 
 
 def test_without_a_looser_bound_the_endpoint_has_one_policy(finished_run):

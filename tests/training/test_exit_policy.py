@@ -12,6 +12,7 @@ from optirag_core.engine.certificate import NORMAL, OVERLOAD, Calibration
 from optirag_core.engine.policy import ExitPolicy
 from optirag_core.errors import ConfigError, DataError
 from optirag_core.training.exit_policy import calibrate as calibrate_all
+from optirag_core.training.exit_policy import evidence_alone
 from optirag_core.training.policy_grid import policy_grid
 from tests.training.traces import LAYERS, imagined_trace
 
@@ -218,6 +219,18 @@ def test_nobody_to_learn_from_or_to_certify_with_is_full_depth(num_users):
     found = calibrate({None: few}, labels[: 2 * num_users], users[: 2 * num_users], FEW, seed=0)
 
     assert (found.chosen, found.num_users, found.certified.policy.criterion) == (0, 0, "none")
+    assert Calibration.from_json(found.to_json()) == found
+
+
+def test_the_evidence_alone_needs_no_users_where_full_depth_says_the_same():
+    trace, labels, users = imagined_trace(3, evidence_noise=0.0)
+
+    found = evidence_alone({None: trace}, labels, users, FEW)
+
+    assert found.certified.policy == ExitPolicy("none", 2, 0.0, evidence_confidence=0.5)
+    assert (found.num_users, found.upper_bound, found.flops_ratio) == (0, 0, None)
+    outcome = trace.outcome(found.certified.policy, found.certified.layers)
+    assert torch.equal(outcome.logits, trace.final_logits) and not outcome.exit_layers.any()
     assert Calibration.from_json(found.to_json()) == found
 
 
