@@ -3,13 +3,13 @@
 python -m ray_jobs.train_baselines --config ray_jobs/configs/demo.yaml
 
 One Ray Train run trains all cells (model x seed) that are not there yet. Its workers exchange no gradients: a cell is
-minutes of one core, and a step so short that waiting for each other would cost more than it computes. Instead the
-worker of rank r of W trains cells r, r + W ... by itself, and publishes each as soon as it is trained: a kill costs the
-cells that were being trained, and the same command makes what is missing.
+minutes of one core, and a step so short that waiting for each other would cost more than it computes. Instead each
+trains its cells by itself, and publishes them as soon as they are trained: a kill costs the cells that were being
+trained, and the same command makes what is missing.
 """
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from optirag_core.artifacts import Artifact, scratch_folder
@@ -54,13 +54,24 @@ def _loop_over(versions: Collection[str]) -> Callable[[dict[str, Any]], None]:
         dataset = Dataset.load(worker.artifacts["dataset"].path)
         wanted = cells(worker.settings, worker.artifacts, dataset)
         missing = [cell for cell in wanted if cell.recipe.version in versions]
-        mine = missing[worker.rank :: worker.workers.size]
+        mine = dealt(missing, worker.rank, worker.workers.size)
         if mine:
             _train_cells(worker, dataset, mine)
         with results(worker, {}):
             pass
 
     return loop
+
+
+def dealt(missing: Sequence[Cell], rank: int, size: int) -> list[Cell]:
+    """A worker's cells, dealt out there and back: 0 1 2 2 1 0 0 1 2 ...
+
+    The models come in the same order for each seed, slow ones and fast ones; dealt out in turns, one worker would have
+    all of some models: on BookCrossing one of two cores was idle for 18 of 49 minutes.
+    """
+    rounds = (divmod(place, size) for place in range(len(missing)))
+    ranks = [offset if turn % 2 == 0 else size - 1 - offset for turn, offset in rounds]
+    return [cell for cell, owner in zip(missing, ranks, strict=True) if owner == rank]
 
 
 def _train_cells(worker: Worker, dataset: Dataset, mine: Collection[Cell]) -> None:

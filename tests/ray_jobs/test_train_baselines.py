@@ -19,7 +19,7 @@ from optirag_core.evaluation.metrics import binary_metrics
 from optirag_core.inference.opening import open_artifacts
 from ray_jobs.fit_evidence import fit_evidence
 from ray_jobs.prepare_data import prepare_data
-from ray_jobs.train_baselines import train_baselines
+from ray_jobs.train_baselines import dealt, train_baselines
 from tests.finished_run import changed, tiny_settings
 
 pytestmark = pytest.mark.ray
@@ -54,6 +54,12 @@ def test_every_model_and_seed_is_an_artifact(made, settings):
         assert set(artifact.manifest["parents"]) == set(PARENTS)
         assert len(artifact.metrics["trials"]) == 2
     assert not list((made[0].path.parents[1]).glob(".training/*"))
+
+
+def test_workers_are_dealt_cells_there_and_back():
+    assert [dealt(list("abcdefgh"), rank, 3) for rank in range(3)] == [list("afg"), list("beh"), list("cd")]
+    assert [dealt(list("ab"), rank, 2) for rank in range(2)] == [["a"], ["b"]]
+    assert dealt(list("abc"), 0, 1) == list("abc")
 
 
 def test_the_report_reads_the_scores_of_every_model(made, settings):
