@@ -29,7 +29,9 @@ TIMEOUT_S = 240
 
 def prepared(workspace):
     """A data set with its evidence."""
-    settings = tiny_settings(workspace, baselines=BASELINES, training={"baselines": {"num_workers": 0}})
+    settings = tiny_settings(
+        workspace, baselines=BASELINES, training={"baselines": {"num_workers": 0, "torch_threads": 1}}
+    )
     prepare_data(settings)
     fit_evidence(settings)
     return settings
