@@ -29,7 +29,7 @@ HEADINGS = ("", "stage", "workers", "memory of one", "steps", "FLOPs", "hours")
 
 
 def print_plan(settings: Settings, job: str) -> None:
-    """Print the plan of a job's own stages, or of all where it has none that runs the LLM."""
+    """Print the plan of a job's own stages, or of all where it has none that runs the LLM; a study's come on top."""
     planned = plan_study(settings) if job == "reproduce" else plan(settings)
     own = [stage for stage in planned.stages if stage.job == job]
     print("\n".join(lines(settings, planned, own or planned.stages)))

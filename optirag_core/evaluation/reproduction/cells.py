@@ -22,6 +22,7 @@ CELLS: Mapping[Part, Sequence[str]] = {
 }
 """What the parts are made of; the others need no cell."""
 OTHER_PROMPTS = (NONE, TEXT, LAST, WEIGHTED, FM)
+"""Cells whose prompts have other similar users than the run's: those that `reproduce.tune` is about."""
 
 
 @dataclass(frozen=True)
